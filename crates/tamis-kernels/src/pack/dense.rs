@@ -1,0 +1,100 @@
+//! Dense rows: f32, f16 and bf16.
+
+use half::{bf16, f16};
+
+use super::{PackError, RowSource};
+
+/// A dense f32 matrix `[rows = out, cols = in]`, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DenseF32 {
+    cols: usize,
+    data: Vec<f32>,
+}
+
+/// A dense matrix of 16-bit floats `[rows = out, cols = in]`, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DenseHalf {
+    cols: usize,
+    data: HalfData,
+}
+
+/// The two 16-bit float formats.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HalfData {
+    /// IEEE binary16.
+    F16(Vec<f16>),
+    /// bfloat16.
+    Bf16(Vec<bf16>),
+}
+
+impl HalfData {
+    fn len(&self) -> usize {
+        match self {
+            Self::F16(v) => v.len(),
+            Self::Bf16(v) => v.len(),
+        }
+    }
+}
+
+fn check(rows: usize, cols: usize, len: usize) -> Result<(), PackError> {
+    if cols > 0 && rows.checked_mul(cols) == Some(len) {
+        return Ok(());
+    }
+    Err(PackError(format!("{len} values for a {rows}x{cols} matrix")))
+}
+
+impl DenseF32 {
+    /// Takes `rows * cols` values, row-major.
+    pub fn new(rows: usize, cols: usize, data: Vec<f32>) -> Result<Self, PackError> {
+        check(rows, cols, data.len())?;
+        Ok(Self { cols, data })
+    }
+    /// All values, row-major.
+    pub fn data(&self) -> &[f32] {
+        &self.data
+    }
+}
+
+impl DenseHalf {
+    /// Takes `rows * cols` values, row-major.
+    pub fn new(rows: usize, cols: usize, data: HalfData) -> Result<Self, PackError> {
+        check(rows, cols, data.len())?;
+        Ok(Self { cols, data })
+    }
+    /// All values, row-major.
+    pub fn data(&self) -> &HalfData {
+        &self.data
+    }
+}
+
+impl RowSource for DenseF32 {
+    fn rows(&self) -> usize {
+        self.data.len() / self.cols
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+    fn decode_row(&self, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.data[row * self.cols..][..self.cols]);
+    }
+    fn as_f32(&self) -> Option<&[f32]> {
+        Some(&self.data)
+    }
+}
+
+impl RowSource for DenseHalf {
+    fn rows(&self) -> usize {
+        self.data.len() / self.cols
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+    fn decode_row(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.cols);
+        let range = row * self.cols..(row + 1) * self.cols;
+        match &self.data {
+            HalfData::F16(v) => out.iter_mut().zip(&v[range]).for_each(|(o, h)| *o = h.to_f32()),
+            HalfData::Bf16(v) => out.iter_mut().zip(&v[range]).for_each(|(o, h)| *o = h.to_f32()),
+        }
+    }
+}

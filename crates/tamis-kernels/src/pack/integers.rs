@@ -1,0 +1,146 @@
+//! Group-quantised integers, 2 to 8 bits, in the bit order of compressed-tensors
+//! `pack-quantized`: codes run along the input dimension, least significant bits
+//! first, 32 codes in exactly `bits` words of 32 bits, each row padded to whole words.
+//!
+//! `w[o, i] = scale[o, g] * (code[o, i] - zero[o, g])`, `g = i / group`; a symmetric
+//! matrix has `zero = 2^(bits-1)` everywhere and stores none.
+
+use half::f16;
+
+use super::{PackError, RowSource};
+
+/// A quantised matrix `[rows = out, cols = in]`. The last group of a row may be short.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedMatrix {
+    rows: usize,
+    cols: usize,
+    bits: u32,
+    group: usize,
+    words: Vec<u32>,        // [rows, packed_words(cols, bits)]
+    scales: Vec<f16>,       // [rows, groups]
+    zeros: Option<Vec<u8>>, // [rows, groups], codes
+}
+
+/// 32-bit words that one row of `cols` codes takes.
+pub fn packed_words(cols: usize, bits: u32) -> usize {
+    (cols * bits as usize).div_ceil(32)
+}
+
+impl PackedMatrix {
+    /// Packs codes `[rows, cols]` (one a byte, `< 2^bits`), scales `[rows, groups]` and,
+    /// for an asymmetric grid, zero codes `[rows, groups]`. `group == cols` means per row.
+    pub fn from_codes(
+        shape: (usize, usize),
+        bits: u32,
+        group: usize,
+        codes: &[u8],
+        scales: Vec<f16>,
+        zeros: Option<Vec<u8>>,
+    ) -> Result<Self, PackError> {
+        let (rows, cols) = shape;
+        if Some(codes.len()) != rows.checked_mul(cols) {
+            return Err(PackError(format!("{} codes for a {rows}x{cols} matrix", codes.len())));
+        }
+        if !(1..=8).contains(&bits) || codes.iter().any(|&c| u32::from(c) >> bits != 0) {
+            return Err(PackError(format!("a code does not fit in {bits} bits")));
+        }
+        let per_row = packed_words(cols, bits);
+        let mut words = vec![0u32; rows * per_row];
+        for (row, out) in codes.chunks_exact(cols.max(1)).zip(words.chunks_exact_mut(per_row.max(1))) {
+            for (i, &code) in row.iter().enumerate() {
+                let bit = i * bits as usize;
+                let wide = u64::from(code) << (bit % 32);
+                out[bit / 32] |= wide as u32;
+                if wide >> 32 != 0 {
+                    out[bit / 32 + 1] |= (wide >> 32) as u32;
+                }
+            }
+        }
+        Self::from_words(shape, bits, group, words, scales, zeros)
+    }
+
+    /// Takes words that are already packed (see the module text for the layout).
+    pub fn from_words(
+        shape: (usize, usize),
+        bits: u32,
+        group: usize,
+        words: Vec<u32>,
+        scales: Vec<f16>,
+        zeros: Option<Vec<u8>>,
+    ) -> Result<Self, PackError> {
+        let (rows, cols) = shape;
+        if !matches!(bits, 2 | 3 | 4 | 8) {
+            return Err(PackError(format!("{bits} bits: only 2, 3, 4 and 8 are supported")));
+        }
+        if group == 0 || group > cols {
+            return Err(PackError(format!("group of {group} for {cols} input features")));
+        }
+        let groups = rows.checked_mul(cols.div_ceil(group));
+        if Some(words.len()) != rows.checked_mul(packed_words(cols, bits)) {
+            return Err(PackError(format!("{} words for {rows}x{cols} at {bits} bits", words.len())));
+        }
+        if Some(scales.len()) != groups || zeros.as_ref().is_some_and(|z| Some(z.len()) != groups) {
+            return Err(PackError(format!("{} scales for {groups:?} groups", scales.len())));
+        }
+        if zeros.iter().flatten().any(|&z| u32::from(z) >> bits != 0) {
+            return Err(PackError(format!("a zero point does not fit in {bits} bits")));
+        }
+        Ok(Self { rows, cols, bits, group, words, scales, zeros })
+    }
+
+    /// Bits a code.
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+    /// Input features that share a scale.
+    pub fn group(&self) -> usize {
+        self.group
+    }
+    /// Groups in a row.
+    pub fn groups(&self) -> usize {
+        self.cols.div_ceil(self.group)
+    }
+    /// Packed codes, `[rows, packed_words(cols, bits)]`.
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+    /// Scales, `[rows, groups]`.
+    pub fn scales(&self) -> &[f16] {
+        &self.scales
+    }
+    /// Zero codes `[rows, groups]`; none for a symmetric grid.
+    pub fn zeros(&self) -> Option<&[u8]> {
+        self.zeros.as_deref()
+    }
+    /// Bytes of codes, scales and zero points.
+    pub fn bytes(&self) -> usize {
+        self.words.len() * 4 + self.scales.len() * 2 + self.zeros.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Code of one weight.
+    pub fn code(&self, row: usize, col: usize) -> u8 {
+        let words = &self.words[row * packed_words(self.cols, self.bits)..];
+        let bit = col * self.bits as usize;
+        let low = u64::from(words[bit / 32]) >> (bit % 32);
+        let straddles = bit % 32 + self.bits as usize > 32;
+        let high = if straddles { u64::from(words[bit / 32 + 1]) << (32 - bit % 32) } else { 0 };
+        ((low | high) & ((1 << self.bits) - 1)) as u8
+    }
+}
+
+impl RowSource for PackedMatrix {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+    fn decode_row(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.cols);
+        for (i, w) in out.iter_mut().enumerate() {
+            let g = row * self.groups() + i / self.group;
+            let zero = self.zeros.as_ref().map_or(1 << (self.bits - 1), |z| i32::from(z[g]));
+            *w = self.scales[g].to_f32() * (i32::from(self.code(row, i)) - zero) as f32;
+        }
+    }
+}

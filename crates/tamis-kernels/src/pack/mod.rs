@@ -1,0 +1,42 @@
+//! Weight layouts. Every constructor checks its lengths once, so kernels may
+//! index without doubt; every layout can decode any of its rows to f32, which
+//! is all that the matrix product needs to know.
+
+mod dense;
+mod integers;
+mod sieved;
+mod sparse;
+
+pub use dense::{DenseF32, DenseHalf, HalfData};
+pub use integers::{PackedMatrix, packed_words};
+pub use sieved::SievedRows;
+pub use sparse::SparseRows;
+
+/// Why a packed layout could not be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackError(pub String);
+
+impl std::fmt::Display for PackError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PackError {}
+
+/// A weight matrix `W [rows = out, cols = in]` that can hand out its rows as f32.
+///
+/// The decoded values are the definition of the matrix: every product, on every
+/// instruction set, is a product with exactly these numbers.
+pub trait RowSource: Sync {
+    /// Output features.
+    fn rows(&self) -> usize;
+    /// Input features.
+    fn cols(&self) -> usize;
+    /// Writes row `row` into `out` (`out.len() == self.cols()`).
+    fn decode_row(&self, row: usize, out: &mut [f32]);
+    /// The rows as one f32 slice, where they are already stored like that.
+    fn as_f32(&self) -> Option<&[f32]> {
+        None
+    }
+}

@@ -1,0 +1,31 @@
+//! Base plus ortho at a fixed alpha, seen as one matrix: `W = base + alpha * ortho`.
+//!
+//! The ortho entries are added while a row is decoded, so decode and prefill see
+//! the same numbers and the stream costs one scatter a row. At alpha = 0 callers
+//! use the base itself: same bytes, same kernel.
+
+use super::{PackedMatrix, RowSource, SparseRows};
+
+/// A view of a base and its ortho stream at one alpha.
+#[derive(Debug, Clone, Copy)]
+pub struct SievedRows<'a> {
+    /// Quantised base.
+    pub base: &'a PackedMatrix,
+    /// Residual stream of the same shape.
+    pub ortho: &'a SparseRows,
+    /// Share of the stream that is added.
+    pub alpha: f32,
+}
+
+impl RowSource for SievedRows<'_> {
+    fn rows(&self) -> usize {
+        self.base.rows()
+    }
+    fn cols(&self) -> usize {
+        self.base.cols()
+    }
+    fn decode_row(&self, row: usize, out: &mut [f32]) {
+        self.base.decode_row(row, out);
+        self.ortho.add_row(row, self.alpha, out);
+    }
+}

@@ -1,0 +1,167 @@
+//! The one error of the library: what went wrong, where, and what to do next.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What class of failure this is; each class has one exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The request cannot be carried out as asked (exit code 2).
+    Usage,
+    /// A quality gate was not met (3).
+    Quality,
+    /// Not enough memory, after every fallback (4).
+    Memory,
+    /// NaN or infinity where numbers must be finite (5).
+    NonFinite,
+    /// A file holds something it must not hold (65).
+    BadData,
+    /// A file or model is not there (66).
+    Missing,
+    /// The output cannot be created (73).
+    CannotWrite,
+    /// Reading or writing failed, or the disk is full (74).
+    Io,
+    /// Stopped on request with all finished work kept (75).
+    Stopped,
+    /// A recipe is invalid (78).
+    Recipe,
+}
+
+/// An error with its place (file, tensor, byte offset, line) and the next step.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: Kind,
+    problem: String,
+    place: Box<Place>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Place {
+    file: Option<PathBuf>,
+    tensor: Option<String>,
+    offset: Option<u64>,
+    line: Option<u64>,
+    next: Option<String>,
+}
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of class `kind`; `problem` says what is wrong in one sentence.
+    pub fn new(kind: Kind, problem: impl Into<String>) -> Self {
+        Self { kind, problem: problem.into(), place: Box::default() }
+    }
+    /// Shorthand for [`Kind::BadData`].
+    pub fn bad_data(problem: impl Into<String>) -> Self {
+        Self::new(Kind::BadData, problem)
+    }
+    /// Shorthand for [`Kind::Missing`].
+    pub fn missing(problem: impl Into<String>) -> Self {
+        Self::new(Kind::Missing, problem)
+    }
+    /// Shorthand for [`Kind::Usage`].
+    pub fn usage(problem: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, problem)
+    }
+    /// A failed read of `file`: missing files are [`Kind::Missing`], the rest [`Kind::Io`].
+    pub fn reading(file: impl AsRef<Path>, error: &std::io::Error) -> Self {
+        let kind = match error.kind() {
+            std::io::ErrorKind::NotFound => Kind::Missing,
+            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData => Kind::BadData,
+            _ => Kind::Io,
+        };
+        Self::new(kind, format!("cannot read: {error}")).file(file)
+    }
+    /// A failed write to `file`: [`Kind::Io`] once writing began, [`Kind::CannotWrite`] before.
+    pub fn writing(file: impl AsRef<Path>, error: &std::io::Error) -> Self {
+        let kind = match error.kind() {
+            std::io::ErrorKind::PermissionDenied
+            | std::io::ErrorKind::NotFound
+            | std::io::ErrorKind::NotADirectory
+            | std::io::ErrorKind::AlreadyExists => Kind::CannotWrite,
+            _ => Kind::Io,
+        };
+        Self::new(kind, format!("cannot write: {error}")).file(file)
+    }
+    /// Names the file.
+    pub fn file(mut self, file: impl AsRef<Path>) -> Self {
+        self.place.file = Some(file.as_ref().to_path_buf());
+        self
+    }
+    /// Names the tensor.
+    pub fn tensor(mut self, tensor: impl Into<String>) -> Self {
+        self.place.tensor = Some(tensor.into());
+        self
+    }
+    /// Gives the byte offset in the file.
+    pub fn offset(mut self, offset: u64) -> Self {
+        self.place.offset = Some(offset);
+        self
+    }
+    /// Gives the line in the file, counted from 1.
+    pub fn line(mut self, line: u64) -> Self {
+        self.place.line = Some(line);
+        self
+    }
+    /// Says what to do next.
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.place.next = Some(next.into());
+        self
+    }
+    /// Fills in the file where none is named yet.
+    pub fn or_file(self, file: impl AsRef<Path>) -> Self {
+        if self.place.file.is_some() { self } else { self.file(file) }
+    }
+    /// Class of the failure.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+    /// What went wrong, without the place.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+    /// Process exit code of this failure.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Usage => 2,
+            Kind::Quality => 3,
+            Kind::Memory => 4,
+            Kind::NonFinite => 5,
+            Kind::BadData => 65,
+            Kind::Missing => 66,
+            Kind::CannotWrite => 73,
+            Kind::Io => 74,
+            Kind::Stopped => 75,
+            Kind::Recipe => 78,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { file, tensor, offset, line, next } = &*self.place;
+        if let Some(file) = file {
+            write!(f, "{}", file.display())?;
+            if let Some(line) = line {
+                write!(f, ":{line}")?;
+            }
+            write!(f, ": ")?;
+        }
+        if let Some(tensor) = tensor {
+            write!(f, "tensor {tensor}: ")?;
+        }
+        write!(f, "{}", self.problem)?;
+        if let Some(offset) = offset {
+            write!(f, " (at byte {offset})")?;
+        }
+        if let Some(next) = next {
+            write!(f, "\n  next: {next}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,8 @@
+//! tamis makes language models small, mends them, proves what was lost, and runs them.
+
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod units;
+
+pub use error::{Error, Kind, Result};

@@ -1,0 +1,204 @@
+//! Quantities that are checked once and then trusted.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Bits of a quantised weight: 2, 3, 4 or 8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Bits(u32);
+
+impl Bits {
+    /// Checks that a kernel exists for this width.
+    pub fn new(bits: u32) -> Result<Self> {
+        match bits {
+            2 | 3 | 4 | 8 => Ok(Self(bits)),
+            _ => Err(Error::usage(format!("bits must be 2, 3, 4 or 8, not {bits}"))),
+        }
+    }
+    /// The number of bits.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+    /// The largest code, `2^bits - 1`.
+    pub fn max_code(self) -> u32 {
+        (1 << self.0) - 1
+    }
+}
+
+impl TryFrom<u32> for Bits {
+    type Error = Error;
+    fn try_from(bits: u32) -> Result<Self> {
+        Self::new(bits)
+    }
+}
+
+impl From<Bits> for u32 {
+    fn from(bits: Bits) -> u32 {
+        bits.0
+    }
+}
+
+/// Input features that share a scale: 32, 64, 128, or the whole row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "GroupText", into = "GroupText")]
+pub enum GroupSize {
+    /// This many neighbouring input features; the last group of a row may be short.
+    Of(usize),
+    /// One scale a row.
+    Row,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum GroupText {
+    Number(usize),
+    Word(String),
+}
+
+impl TryFrom<GroupText> for GroupSize {
+    type Error = Error;
+    fn try_from(text: GroupText) -> Result<Self> {
+        match text {
+            GroupText::Number(n @ (32 | 64 | 128)) => Ok(Self::Of(n)),
+            GroupText::Word(w) if w == "row" => Ok(Self::Row),
+            GroupText::Number(n) => Err(group_error(&n.to_string())),
+            GroupText::Word(w) => Err(group_error(&w)),
+        }
+    }
+}
+
+impl From<GroupSize> for GroupText {
+    fn from(group: GroupSize) -> Self {
+        match group {
+            GroupSize::Of(n) => Self::Number(n),
+            GroupSize::Row => Self::Word("row".into()),
+        }
+    }
+}
+
+fn group_error(text: &str) -> Error {
+    Error::usage(format!("group must be 32, 64, 128 or \"row\", not {text}"))
+}
+
+impl GroupSize {
+    /// Length of a group in a row of `cols` features.
+    pub fn length(self, cols: usize) -> usize {
+        match self {
+            Self::Of(n) => n.min(cols),
+            Self::Row => cols,
+        }
+    }
+}
+
+/// A number in `[0, 1]`, used as ortho share at run time.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
+pub struct Alpha(f32);
+
+impl Alpha {
+    /// Base only.
+    pub const ZERO: Self = Self(0.0);
+    /// Base and the whole ortho stream.
+    pub const ONE: Self = Self(1.0);
+    /// Checks `0 <= alpha <= 1`.
+    pub fn new(alpha: f32) -> Result<Self> {
+        if (0.0..=1.0).contains(&alpha) {
+            Ok(Self(alpha))
+        } else {
+            Err(Error::usage(format!("alpha must lie in [0, 1], not {alpha}")))
+        }
+    }
+    /// The number.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+impl FromStr for Alpha {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let number =
+            text.trim().parse().map_err(|_| Error::usage(format!("alpha must be a number, not {text:?}")))?;
+        Self::new(number)
+    }
+}
+
+impl fmt::Display for Alpha {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Share of a matrix's entries that the ortho stream may hold: `[0, 0.05]`.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Density(f64);
+
+impl Density {
+    /// Checks `0 <= density <= 0.05`.
+    pub fn new(density: f64) -> Result<Self> {
+        if (0.0..=0.05).contains(&density) {
+            Ok(Self(density))
+        } else {
+            Err(Error::usage(format!("ortho density must lie in [0, 0.05], not {density}")))
+        }
+    }
+    /// The share.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+    /// Entries of a matrix of `total` weights, rounded down.
+    pub fn entries(self, total: usize) -> usize {
+        (self.0 * total as f64) as usize
+    }
+}
+
+impl TryFrom<f64> for Density {
+    type Error = Error;
+    fn try_from(density: f64) -> Result<Self> {
+        Self::new(density)
+    }
+}
+
+impl From<Density> for f64 {
+    fn from(density: Density) -> f64 {
+        density.0
+    }
+}
+
+/// Share of the mean diagonal of the Gram matrix that is added to it before it is factored: `(0, 1]`.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Damping(f64);
+
+impl Damping {
+    /// Checks `0 < damping <= 1`.
+    pub fn new(damping: f64) -> Result<Self> {
+        if damping > 0.0 && damping <= 1.0 {
+            Ok(Self(damping))
+        } else {
+            Err(Error::usage(format!("damping must lie in (0, 1], not {damping}")))
+        }
+    }
+    /// The share.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Damping {
+    type Error = Error;
+    fn try_from(damping: f64) -> Result<Self> {
+        Self::new(damping)
+    }
+}
+
+impl From<Damping> for f64 {
+    fn from(damping: Damping) -> f64 {
+        damping.0
+    }
+}
