@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod load;
+pub mod model;
 pub mod units;
 
 pub use error::{Error, Kind, Result};

@@ -1,0 +1,70 @@
+//! Weights as they are kept in memory, and the linear layer made of them.
+
+use tamis_kernels::pack::{DenseF32, DenseHalf, PackedMatrix, RowSource, SievedRows, SparseRows};
+
+use crate::units::Alpha;
+
+/// A matrix `[out, in]` in the form its file stores it.
+#[derive(Debug, Clone)]
+pub enum Weight {
+    /// f32.
+    F32(DenseF32),
+    /// f16 or bf16.
+    Half(DenseHalf),
+    /// Quantised integers.
+    Packed(PackedMatrix),
+    /// Quantised integers and an ortho stream on top.
+    Sieved {
+        /// The base, which is the whole matrix at alpha = 0.
+        base: PackedMatrix,
+        /// The residual stream.
+        ortho: SparseRows,
+    },
+}
+
+impl Weight {
+    /// Output features.
+    pub fn rows(&self) -> usize {
+        self.with_rows(Alpha::ZERO, |w| w.rows())
+    }
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.with_rows(Alpha::ZERO, |w| w.cols())
+    }
+    /// Calls `f` with the matrix at `alpha`. At alpha = 0 a sieved weight *is* its base.
+    pub fn with_rows<R>(&self, alpha: Alpha, f: impl FnOnce(&dyn RowSource) -> R) -> R {
+        match self {
+            Self::F32(w) => f(w),
+            Self::Half(w) => f(w),
+            Self::Packed(w) => f(w),
+            Self::Sieved { base, .. } if alpha == Alpha::ZERO => f(base),
+            Self::Sieved { base, ortho } => f(&SievedRows { base, ortho, alpha: alpha.get() }),
+        }
+    }
+    /// The whole matrix as f32 `[out, in]`.
+    pub fn to_f32(&self, alpha: Alpha) -> Vec<f32> {
+        self.with_rows(alpha, |w| {
+            let mut data = vec![0.0; w.rows() * w.cols()];
+            data.chunks_exact_mut(w.cols()).enumerate().for_each(|(row, out)| w.decode_row(row, out));
+            data
+        })
+    }
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(w) => w.data().len() * 4,
+            Self::Half(w) => w.rows() * w.cols() * 2,
+            Self::Packed(w) => w.bytes(),
+            Self::Sieved { base, ortho } => base.bytes() + ortho.bytes(),
+        }
+    }
+}
+
+/// `y = x W^T + b`.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Weight,
+    /// `[out]`.
+    pub bias: Option<Vec<f32>>,
+}
