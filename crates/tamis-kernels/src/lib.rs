@@ -10,15 +10,15 @@ mod aligned;
 mod isa;
 mod lanes;
 
-//pub mod activation;
+pub mod activation;
 //pub mod attention;
-//pub mod gram;
+pub mod gram;
 pub mod linear;
-//pub mod norm;
+pub mod norm;
 pub mod pack;
 pub mod pool;
-//pub mod rope;
-//pub mod softmax;
+pub mod rope;
+pub mod softmax;
 
 pub use isa::{ISA_VARIABLE, Isa};
 pub use pool::{Cpu, Pool, default_threads};

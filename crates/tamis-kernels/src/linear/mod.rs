@@ -185,3 +185,5 @@ impl Sink for PanelSink<'_> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::noise;
