@@ -38,21 +38,34 @@ pub(crate) fn row_lines<T>(len: usize) -> usize {
 }
 
 /// A buffer that only grows; what it holds is left over from the last use.
+#[derive(Clone)]
 pub(crate) struct Aligned(Vec<Line>);
 
 impl Aligned {
     pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
-    /// At least that many lines.
-    pub(crate) fn lines(&mut self, count: usize) -> &mut [Line] {
+    /// All lines.
+    pub(crate) fn all(&self) -> &[Line] {
+        &self.0
+    }
+    /// Makes room for `count` lines, and no more, without a second allocation.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.0.reserve_exact(count.saturating_sub(self.0.len()));
+    }
+    /// Zeros behind what it holds, up to `count` lines.
+    pub(crate) fn extend(&mut self, count: usize) {
         if self.0.len() < count {
             self.0.resize(count, Line([0; LINE]));
         }
+    }
+    /// The first `count` lines.
+    pub(crate) fn lines(&mut self, count: usize) -> &mut [Line] {
+        self.extend(count);
         &mut self.0[..count]
     }
-    /// Room for at least `len` numbers.
+    /// The first `len` numbers.
     pub(crate) fn numbers<T: Plain>(&mut self, len: usize) -> &mut [T] {
-        numbers_mut(self.lines((len * size_of::<T>()).div_ceil(LINE)))
+        &mut numbers_mut(self.lines((len * size_of::<T>()).div_ceil(LINE)))[..len]
     }
 }

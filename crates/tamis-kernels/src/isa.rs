@@ -3,9 +3,9 @@
 
 use std::sync::OnceLock;
 
-use crate::lanes::{Lanes, Portable};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::lanes::{Avx2, Avx512, Avx512Bf16};
+use crate::lanes::{Lanes, Portable};
 
 /// The environment variable that pins the instruction set: `scalar`, `avx2` or `avx512`.
 pub const ISA_VARIABLE: &str = "TAMIS_ISA";
@@ -20,7 +20,11 @@ enum Kind {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     Avx2(Avx2),
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    Avx512 { base: Avx512, bf16: Option<Avx512Bf16>, vnni: bool },
+    Avx512 {
+        base: Avx512,
+        bf16: Option<Avx512Bf16>,
+        vnni: bool,
+    },
 }
 
 /// A kernel that is written once for any vector; `run` must be `#[inline(always)]`.
@@ -165,6 +169,7 @@ macro_rules! per_isa {
         fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
             struct Body<T>(T);
             impl $crate::isa::Kernel for Body<($($ty,)*)> {
+                #[allow(unused_parens, reason = "one type in parentheses is that type, none is unit")]
                 type Output = ($($ret)?);
                 #[inline(always)]
                 fn run<$l: $crate::lanes::Lanes>(self, $lanes: $l) -> Self::Output {

@@ -11,7 +11,7 @@ mod isa;
 mod lanes;
 
 pub mod activation;
-//pub mod attention;
+pub mod attention;
 pub mod gram;
 pub mod linear;
 pub mod norm;

@@ -281,7 +281,11 @@ mod tests {
         let pool = Pool::new(3);
         let total = AtomicUsize::new(0);
         for _ in 0..200 {
-            pool.run(5, &|_| pool.run(4, &|_| { total.fetch_add(1, Ordering::Relaxed); }));
+            pool.run(5, &|_| {
+                pool.run(4, &|_| {
+                    total.fetch_add(1, Ordering::Relaxed);
+                })
+            });
         }
         assert_eq!(total.into_inner(), 200 * 20);
     }
@@ -300,7 +304,11 @@ mod tests {
         let total = AtomicUsize::new(0);
         std::thread::scope(|s| {
             for _ in 0..3 {
-                s.spawn(|| pool.run(100, &|_| { total.fetch_add(1, Ordering::Relaxed); }));
+                s.spawn(|| {
+                    pool.run(100, &|_| {
+                        total.fetch_add(1, Ordering::Relaxed);
+                    })
+                });
             }
         });
         assert_eq!(total.into_inner(), 300);

@@ -141,7 +141,7 @@ impl DotKernel for Panel<'_> {
         SCRATCH.with_borrow_mut(|(row, panel)| {
             let stride = row_lines::<D::Element>(k);
             let lines = panel.lines(count * stride);
-            let row = &mut row.numbers::<f32>(k)[..k];
+            let row = row.numbers::<f32>(k);
             for (j, lines) in self.rows.zip(lines.chunks_exact_mut(stride)) {
                 let to = &mut numbers_mut::<D::Element>(lines)[..k];
                 match D::borrow_mut(to) {

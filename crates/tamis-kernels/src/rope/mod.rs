@@ -72,7 +72,9 @@ mod tests {
     #[test]
     fn every_isa_gives_the_reference_bits() {
         // No fused multiply-add and no sum: the roundings are the reference's own.
-        for (m, heads, dim, half) in [(0, 1, 8, 4), (1, 1, 2, 1), (3, 2, 8, 4), (2, 3, 80, 16), (40, 9, 64, 32)] {
+        for (m, heads, dim, half) in
+            [(0, 1, 8, 4), (1, 1, 2, 1), (3, 2, 8, 4), (2, 3, 80, 16), (40, 9, 64, 32)]
+        {
             let (cos, sin) = (noise(m * half, 1), noise(m * half, 2));
             let x = noise(m * heads * dim, 3);
             let mut expected = x.clone();

@@ -41,7 +41,8 @@ pub fn softmax(cpu: &Cpu, rows: &mut [f32], width: usize) {
 pub fn log_sum_exp(isa: Isa, row: &[f32]) -> f64 {
     let top = max(isa, row);
     if top == f32::NEG_INFINITY {
-        return f64::from(top);
+        // Nothing but minus infinity, unless a NaN hides behind it.
+        return row.iter().fold(f64::from(top), |sum, &x| sum + f64::from(x));
     }
     f64::from(top) + exp_sum(isa, row, top).ln()
 }
@@ -188,6 +189,7 @@ mod tests {
             assert_eq!(kl_divergence(isa, &p, &p), 0.0);
             assert_eq!(log_sum_exp(isa, &[]), f64::NEG_INFINITY);
             assert!(log_sum_exp(isa, &[f32::NAN, 1.0]).is_nan());
+            assert!(log_sum_exp(isa, &[f32::NAN]).is_nan());
             let mut x = [0.0, f32::NEG_INFINITY];
             exp_in_place(isa, &mut x);
             assert_eq!(x, [1.0, 0.0]);
