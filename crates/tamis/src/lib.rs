@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod artifact;
 pub mod error;
 pub mod load;
 pub mod model;
