@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod artifact;
 pub mod compress;
 pub mod error;
 pub mod load;
