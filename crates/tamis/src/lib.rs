@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod evaluate;
 pub mod load;
 pub mod model;
+pub mod run;
 pub mod units;
 
 pub use error::{Error, Kind, Result};
