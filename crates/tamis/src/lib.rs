@@ -5,8 +5,10 @@
 pub mod artifact;
 pub mod compress;
 pub mod error;
+pub mod evaluate;
 pub mod load;
 pub mod model;
+pub mod run;
 pub mod units;
 
 pub use error::{Error, Kind, Result};
