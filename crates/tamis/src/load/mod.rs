@@ -5,8 +5,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
-use crate::model::{Config, Weight};
+use crate::error::{Error, Result};
+use crate::model::config::Norm;
+use crate::model::{Config, Linear, NormWeights, Weight};
+
+const MISMATCH: &str = "the weights and the configuration belong to different models; fetch both again";
 
 /// What the index of a checkpoint says about one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,43 @@ impl Checkpoint {
     /// Shape and switches.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+    /// Reads the matrix `{name}.weight` and checks its shape.
+    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        let tensor = format!("{name}.weight");
+        let weight = self.tensors.weight(&tensor)?;
+        let found = (weight.rows(), weight.cols());
+        if found != (rows, cols) {
+            let problem = format!("shape {found:?}, but the configuration says {:?}", (rows, cols));
+            return Err(Error::bad_data(problem).tensor(tensor).file(&self.path).next(MISMATCH));
+        }
+        Ok(weight)
+    }
+    /// Reads a vector and checks its length.
+    pub fn vector(&self, tensor: &str, length: usize) -> Result<Vec<f32>> {
+        let vector = self.tensors.vector(tensor)?;
+        if vector.len() != length {
+            let problem = format!("length {}, but the configuration says {length}", vector.len());
+            return Err(Error::bad_data(problem).tensor(tensor).file(&self.path).next(MISMATCH));
+        }
+        Ok(vector)
+    }
+    /// Reads the linear layer `name`, `[out, in]`, with its bias if the file has one.
+    pub fn linear(&self, name: &str, out: usize, cols: usize) -> Result<Linear> {
+        Ok(Linear { weight: self.matrix(name, out, cols)?, bias: self.optional_vector(&format!("{name}.bias"), out)? })
+    }
+    /// Reads the weights of the norm `name`; a layer norm may have a bias.
+    pub fn norm(&self, name: &str, width: usize, norm: Norm) -> Result<NormWeights> {
+        let scale = self.vector(&format!("{name}.weight"), width)?;
+        let bias = match norm {
+            Norm::Rms { .. } => None,
+            Norm::Layer { .. } => self.optional_vector(&format!("{name}.bias"), width)?,
+        };
+        Ok(NormWeights { scale, bias })
+    }
+    fn optional_vector(&self, tensor: &str, length: usize) -> Result<Option<Vec<f32>>> {
+        let present = self.tensors.tensors().contains_key(tensor);
+        present.then(|| self.vector(tensor, length)).transpose()
     }
     /// The tensors.
     pub fn tensors(&self) -> &dyn TensorSource {
