@@ -5,11 +5,24 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
-use crate::model::config::Norm;
-use crate::model::{Config, Linear, NormWeights, Weight};
+pub mod file;
+pub mod folder;
+pub mod gguf;
+mod hub;
+mod layers;
+mod open;
+pub mod safetensors;
+mod sniff;
+#[cfg(test)]
+pub(crate) mod testdata;
+pub mod tokenizer;
+mod values;
 
-const MISMATCH: &str = "the weights and the configuration belong to different models; fetch both again";
+pub use tokenizer::{AddSpecial, SpecialText, TextStream, Tokenizer};
+
+use crate::error::{Error, Result};
+use crate::model::{Config, Weight};
+use open::TextSide;
 
 /// What the index of a checkpoint says about one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,18 +49,46 @@ pub trait TensorSource: Send + Sync + std::fmt::Debug {
     fn vector(&self, name: &str) -> Result<Vec<f32>>;
 }
 
+impl TensorInfo {
+    /// Refuses any other shape than the one that the configuration asks for.
+    pub fn expect_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+        if self.shape == shape {
+            return Ok(());
+        }
+        Err(Error::bad_data(format!("shape {:?}; the configuration asks for {shape:?}", self.shape))
+            .file(&self.file)
+            .tensor(name)
+            .next("configuration and weights are not of the same model: fetch both again"))
+    }
+}
+
 /// An opened model: configuration, text side and lazily read tensors.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
     config: Config,
     tensors: Box<dyn TensorSource>,
+    text: TextSide,
 }
 
 impl Checkpoint {
-    /// Puts a checkpoint together from parts that a reader has checked.
+    /// Opens a model: a Hugging Face folder, a GGUF file, an artifact of tamis, or
+    /// `hf://org/name[@revision]` from the local cache. Decided by content. No weight is
+    /// read yet.
+    pub fn open(spec: &str) -> Result<Self> {
+        open::open(spec)
+    }
+    /// Puts a checkpoint together from parts that a reader has checked; tokenizer and
+    /// chat template are looked for in the folder `path`.
     pub fn new(path: PathBuf, config: Config, tensors: Box<dyn TensorSource>) -> Self {
-        Self { path, config, tensors }
+        Self { text: TextSide::Folder(path.clone()), path, config, tensors }
+    }
+    /// Reads the tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        match &self.text {
+            TextSide::Folder(folder) => Tokenizer::from_hf_folder(folder),
+            TextSide::Gguf(metadata) => Tokenizer::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
+        }
     }
     /// Where the model lies.
     pub fn path(&self) -> &Path {
@@ -56,43 +97,6 @@ impl Checkpoint {
     /// Shape and switches.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-    /// Reads the matrix `{name}.weight` and checks its shape.
-    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        let tensor = format!("{name}.weight");
-        let weight = self.tensors.weight(&tensor)?;
-        let found = (weight.rows(), weight.cols());
-        if found != (rows, cols) {
-            let problem = format!("shape {found:?}, but the configuration says {:?}", (rows, cols));
-            return Err(Error::bad_data(problem).tensor(tensor).file(&self.path).next(MISMATCH));
-        }
-        Ok(weight)
-    }
-    /// Reads a vector and checks its length.
-    pub fn vector(&self, tensor: &str, length: usize) -> Result<Vec<f32>> {
-        let vector = self.tensors.vector(tensor)?;
-        if vector.len() != length {
-            let problem = format!("length {}, but the configuration says {length}", vector.len());
-            return Err(Error::bad_data(problem).tensor(tensor).file(&self.path).next(MISMATCH));
-        }
-        Ok(vector)
-    }
-    /// Reads the linear layer `name`, `[out, in]`, with its bias if the file has one.
-    pub fn linear(&self, name: &str, out: usize, cols: usize) -> Result<Linear> {
-        Ok(Linear { weight: self.matrix(name, out, cols)?, bias: self.optional_vector(&format!("{name}.bias"), out)? })
-    }
-    /// Reads the weights of the norm `name`; a layer norm may have a bias.
-    pub fn norm(&self, name: &str, width: usize, norm: Norm) -> Result<NormWeights> {
-        let scale = self.vector(&format!("{name}.weight"), width)?;
-        let bias = match norm {
-            Norm::Rms { .. } => None,
-            Norm::Layer { .. } => self.optional_vector(&format!("{name}.bias"), width)?,
-        };
-        Ok(NormWeights { scale, bias })
-    }
-    fn optional_vector(&self, tensor: &str, length: usize) -> Result<Option<Vec<f32>>> {
-        let present = self.tensors.tensors().contains_key(tensor);
-        present.then(|| self.vector(tensor, length)).transpose()
     }
     /// The tensors.
     pub fn tensors(&self) -> &dyn TensorSource {

@@ -6,9 +6,11 @@ pub mod block;
 pub mod config;
 pub mod decoder;
 pub mod engine;
+pub mod fields;
 pub mod hf_config;
 pub mod language_model;
 pub mod linear;
+pub mod llama;
 pub mod logits;
 pub mod rotation;
 #[cfg(test)]
