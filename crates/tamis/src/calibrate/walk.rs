@@ -28,8 +28,8 @@ const ROWS: usize = 8192;
 #[derive(Debug)]
 pub struct Walk<'a> {
     frame: Frame<'a>,
-    x: Vec<f32>,       // [windows * length, hidden]
-    carry: Vec<bf16>,  // [windows * length, width of the stage at hand]
+    x: Vec<f32>,      // [windows * length, hidden]
+    carry: Vec<bf16>, // [windows * length, width of the stage at hand]
 }
 
 /// What is the same for every batch of windows.
@@ -97,7 +97,8 @@ impl<'a> Walk<'a> {
     ) -> Result<Self> {
         let length = windows.length();
         if length > config.context {
-            let problem = format!("windows of {length} tokens exceed the model's context of {}", config.context);
+            let problem =
+                format!("windows of {length} tokens exceed the model's context of {}", config.context);
             return Err(Error::usage(problem).next(format!("pass --length {} or less", config.context)));
         }
         let together = (ROWS / length).clamp(1, windows.count());

@@ -42,9 +42,8 @@ pub fn choose_windows(stream: &[u32], samples: usize, length: usize, seed: u64) 
             "{} tokens of calibration text hold {available} windows of {length}, not {samples}",
             stream.len()
         );
-        return Err(Error::bad_data(problem).next(format!(
-            "give more text, or pass --samples {available} or a smaller --length"
-        )));
+        return Err(Error::bad_data(problem)
+            .next(format!("give more text, or pass --samples {available} or a smaller --length")));
     }
     // partial Fisher-Yates: the first `samples` places are a uniform choice
     let mut random = ChaCha8Rng::seed_from_u64(seed);

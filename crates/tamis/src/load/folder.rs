@@ -15,7 +15,6 @@ use super::values::{check_finite, expect_matrix, expect_vector, from_le};
 use super::{TensorInfo, TensorSource};
 use crate::error::{Error, Result};
 use crate::model::Weight;
-use crate::model::architecture::NormStorage;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -28,37 +27,36 @@ pub struct SafetensorsSource {
     files: Vec<DataFile>,
     tensors: BTreeMap<String, TensorInfo>,
     places: BTreeMap<String, (usize, Entry)>,
-    norms: NormStorage,
 }
 
 impl SafetensorsSource {
     /// Opens the model files of a folder and checks their headers.
-    pub fn open_folder(folder: &Path, norms: NormStorage) -> Result<Self> {
+    pub fn open_folder(folder: &Path) -> Result<Self> {
         if folder.join(INDEX).exists() {
-            Self::open_shards(folder, norms)
+            Self::open_shards(folder)
         } else if folder.join(SINGLE).exists() {
-            Self::open_files(&[folder.join(SINGLE)], norms)
+            Self::open_files(&[folder.join(SINGLE)])
         } else {
             Err(no_weights(folder))
         }
     }
 
     /// Opens the given files; a tensor may be in one of them only.
-    pub fn open_files(paths: &[PathBuf], norms: NormStorage) -> Result<Self> {
-        let mut source = Self { files: Vec::new(), tensors: BTreeMap::new(), places: BTreeMap::new(), norms };
+    pub fn open_files(paths: &[PathBuf]) -> Result<Self> {
+        let mut source = Self { files: Vec::new(), tensors: BTreeMap::new(), places: BTreeMap::new() };
         for path in paths {
             source.add(path)?;
         }
         Ok(source)
     }
 
-    fn open_shards(folder: &Path, norms: NormStorage) -> Result<Self> {
+    fn open_shards(folder: &Path) -> Result<Self> {
         let index = read_index(&folder.join(INDEX))?;
         let mut shards: Vec<&String> = index.values().collect();
         shards.sort();
         shards.dedup();
         let paths: Vec<PathBuf> = shards.iter().map(|name| folder.join(name)).collect();
-        let source = Self::open_files(&paths, norms).map_err(|e| e.or_file(folder))?;
+        let source = Self::open_files(&paths).map_err(|e| e.or_file(folder))?;
         for (tensor, shard) in &index {
             let found = source.places.get(tensor).map(|(file, _)| source.files[*file].path());
             if found != Some(&folder.join(shard)) {
@@ -186,22 +184,14 @@ impl TensorSource for SafetensorsSource {
     fn vector(&self, name: &str) -> Result<Vec<f32>> {
         let (file, entry) = self.find(name)?;
         let n = expect_vector(name, &entry.shape).map_err(|e| e.file(file.path()))?;
-        let mut data = match entry.dtype.as_str() {
+        let data = match entry.dtype.as_str() {
             "F32" => read(file, name, entry, n)?,
             "F16" => read::<f16>(file, name, entry, n)?.into_iter().map(f32::from).collect(),
             "BF16" => read::<bf16>(file, name, entry, n)?.into_iter().map(f32::from).collect(),
             other => return Err(unsupported(file, name, other)),
         };
-        if self.norms == NormStorage::MinusOne && is_norm(name) {
-            data.iter_mut().for_each(|w| *w += 1.0);
-        }
         Ok(data)
     }
-}
-
-/// Whether a vector is the weight of a norm: every family's norm names end so.
-fn is_norm(name: &str) -> bool {
-    name.strip_suffix(".weight").is_some_and(|n| n.ends_with("norm"))
 }
 
 fn read<T: super::values::Float>(file: &DataFile, name: &str, entry: &Entry, n: usize) -> Result<Vec<T>> {

@@ -3,6 +3,7 @@
 
 use super::Checkpoint;
 use crate::error::{Error, Result};
+use crate::model::architecture::NormStorage;
 use crate::model::config::Norm;
 use crate::model::{Linear, NormWeights, Weight};
 
@@ -25,7 +26,10 @@ impl Checkpoint {
     }
     /// Reads the weights of the norm `name`; a layer norm may have a bias.
     pub fn norm(&self, name: &str, width: usize, norm: Norm) -> Result<NormWeights> {
-        let scale = self.vector(&format!("{name}.weight"), width)?;
+        let mut scale = self.vector(&format!("{name}.weight"), width)?;
+        if self.config.architecture.family().norms == NormStorage::MinusOne {
+            scale.iter_mut().for_each(|w| *w += 1.0);
+        }
         let bias = match norm {
             Norm::Rms { .. } => None,
             Norm::Layer { .. } => self.optional_vector(&format!("{name}.bias"), width)?,

@@ -7,6 +7,7 @@ use super::gguf::{GgufFile, GgufSource, Metadata, RotaryRows};
 use super::sniff::{Found, sniff};
 use super::tokenizer::read_json;
 use super::{Checkpoint, hub};
+use crate::artifact::ArtifactSource;
 use crate::error::{Error, Result};
 use crate::model::architecture::GgufRotary;
 use crate::model::config::{Positions, RopeScaling};
@@ -40,7 +41,7 @@ fn open_folder(path: &Path) -> Result<Checkpoint> {
             .next("give the original model in F32, F16 or BF16"));
     }
     let config = Config::from_hf(&json).map_err(|e| e.or_file(&config_path))?;
-    let tensors = SafetensorsSource::open_folder(path, config.architecture.family().norms)?;
+    let tensors = SafetensorsSource::open_folder(path)?;
     Ok(Checkpoint::new(path.to_path_buf(), config, Box::new(tensors)))
 }
 
@@ -62,7 +63,7 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
         let refuse = |e: Error| e.file(path).tensor("rope_freqs.weight");
         scale_rope(&mut config, &factors).map_err(refuse)?;
     }
-    let tensors = GgufSource::new(file, family.names, rotary)?;
+    let tensors = GgufSource::new(file, family, rotary)?;
     let head = format!("{}.weight", family.names.head);
     config.tied = !super::TensorSource::tensors(&tensors).contains_key(&head);
     let mut checkpoint = Checkpoint::new(path.to_path_buf(), config, Box::new(tensors));
@@ -72,7 +73,9 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
 
 /// The place where the reader of our own folders (`artifact/`) is called.
 fn open_artifact(path: &Path) -> Result<Checkpoint> {
-    Err(Error::bad_data("artifacts of tamis cannot be read yet").file(path))
+    let config_path = path.join("config.json");
+    let config = Config::from_hf(&read_json(&config_path)?).map_err(|e| e.or_file(&config_path))?;
+    Ok(Checkpoint::new(path.to_path_buf(), config, Box::new(ArtifactSource::open(path)?)))
 }
 
 /// GGUF stores Llama 3's frequency change as one divisor a pair. The rule behind it is

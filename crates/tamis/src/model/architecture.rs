@@ -34,8 +34,8 @@ pub enum Architecture {
 pub enum NormStorage {
     /// `w`.
     AsUsed,
-    /// `w - 1` (Gemma). The reader adds the one, so a [`Config`]'s norms always multiply
-    /// by what they are given; GGUF files hold `w`.
+    /// `w - 1` (Gemma); `Checkpoint::norm` adds the one. GGUF files hold `w`, and their
+    /// reader gives what a Hugging Face file would hold.
     MinusOne,
 }
 

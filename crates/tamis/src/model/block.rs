@@ -187,7 +187,8 @@ impl Block {
             row += span.rows;
             let kv = rows.start * kv_width..rows.end * kv_width;
             let q_rows = rows.start * q_width..rows.end * q_width;
-            span.cache.append(&k[kv.clone()], &v[kv]);
+            let appended = span.cache.append(&k[kv.clone()], &v[kv]);
+            appended.expect("whoever opens a cache gives it room for the whole sequence");
             pass.ops.attend(&q[q_rows.clone()], start, span.cache, &params, &mut mixed[q_rows]);
         }
         mixed

@@ -86,18 +86,29 @@ impl Stem {
             _ => None,
         };
         let project_in = (config.embedding_width != config.hidden)
-            .then(|| checkpoint.linear(names.project_in.unwrap_or_default(), config.hidden, config.embedding_width))
+            .then(|| {
+                checkpoint.linear(names.project_in.unwrap_or_default(), config.hidden, config.embedding_width)
+            })
             .transpose()?;
         Ok(Self { embedding: Arc::new(embedding), positions, project_in })
     }
 
     /// Rows of the embedding for `tokens` standing at `positions`: `[m, hidden]`.
-    pub fn embed(&self, ops: &dyn Ops, config: &Config, tokens: &[u32], positions: &[usize]) -> Result<Vec<f32>> {
+    pub fn embed(
+        &self,
+        ops: &dyn Ops,
+        config: &Config,
+        tokens: &[u32],
+        positions: &[usize],
+    ) -> Result<Vec<f32>> {
         let width = config.embedding_width;
         let mut x = vec![0.0; tokens.len() * width];
         for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(width)) {
             if token as usize >= config.vocab {
-                return Err(Error::usage(format!("token {token} is not in a vocabulary of {}", config.vocab)));
+                return Err(Error::usage(format!(
+                    "token {token} is not in a vocabulary of {}",
+                    config.vocab
+                )));
             }
             self.embedding.weight.with_rows(Alpha::ZERO, |w| w.decode_row(token as usize, row));
             row.iter_mut().for_each(|v| *v *= config.embedding_scale);
@@ -127,7 +138,13 @@ impl Crown {
         let final_norm =
             normed.then(|| checkpoint.norm(names.final_norm, config.hidden, config.norm)).transpose()?;
         let project_out = (config.embedding_width != config.hidden)
-            .then(|| checkpoint.linear(names.project_out.unwrap_or_default(), config.embedding_width, config.hidden))
+            .then(|| {
+                checkpoint.linear(
+                    names.project_out.unwrap_or_default(),
+                    config.embedding_width,
+                    config.hidden,
+                )
+            })
             .transpose()?;
         let head = if config.tied {
             Arc::clone(&stem.embedding)
@@ -162,8 +179,9 @@ impl Decoder {
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
         let stem = Stem::load(checkpoint)?;
         let crown = Crown::load(checkpoint, &stem)?;
-        let blocks =
-            (0..checkpoint.config().layers.len()).map(|i| Block::load(checkpoint, i)).collect::<Result<_>>()?;
+        let blocks = (0..checkpoint.config().layers.len())
+            .map(|i| Block::load(checkpoint, i))
+            .collect::<Result<_>>()?;
         Ok(Self { config: checkpoint.config().clone(), stem, blocks, crown })
     }
 
@@ -181,7 +199,8 @@ impl Decoder {
         for sequence in batch.iter() {
             let (start, new) = (sequence.cache.len(), sequence.tokens.len());
             if start + new > config.context {
-                let problem = format!("{} tokens exceed the model's context of {}", start + new, config.context);
+                let problem =
+                    format!("{} tokens exceed the model's context of {}", start + new, config.context);
                 return Err(Error::usage(problem).next("shorten the text"));
             }
             tokens.extend_from_slice(sequence.tokens);

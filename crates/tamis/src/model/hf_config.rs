@@ -38,7 +38,10 @@ pub fn to_hf(config: &Config) -> Result<Map<String, Value>> {
     put("tie_word_embeddings", json!(config.tied));
     put("rms_norm_eps", short(eps));
     let gemma = config.architecture == Architecture::Gemma3;
-    put(if gemma { "hidden_activation" } else { "hidden_act" }, json!(if gemma { "gelu_pytorch_tanh" } else { "silu" }));
+    put(
+        if gemma { "hidden_activation" } else { "hidden_act" },
+        json!(if gemma { "gelu_pytorch_tanh" } else { "silu" }),
+    );
     put("torch_dtype", json!("float32"));
     rotary(config, &mut map);
     windows(config, &mut map);

@@ -26,11 +26,7 @@ impl Rotation {
     }
 
     fn at(inverse_frequencies: &[f64], positions: &[usize]) -> Self {
-        let angles = || {
-            positions
-                .iter()
-                .flat_map(|&p| inverse_frequencies.iter().map(move |f| p as f64 * f))
-        };
+        let angles = || positions.iter().flat_map(|&p| inverse_frequencies.iter().map(move |f| p as f64 * f));
         Self {
             cos: angles().map(|a| a.cos() as f32).collect(),
             sin: angles().map(|a| a.sin() as f32).collect(),

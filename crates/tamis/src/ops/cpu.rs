@@ -27,7 +27,8 @@ impl Ops for Cpu {
     fn linear(&self, x: &[f32], layer: &Linear, alpha: Alpha, y: &mut [f32]) {
         layer.weight.with_rows(alpha, |w| linear(&self.kernels, x, w, self.precision, y));
         if let Some(bias) = &layer.bias {
-            y.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+            y.chunks_exact_mut(bias.len())
+                .for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
         }
     }
     fn norm(&self, x: &[f32], norm: Norm, weights: &NormWeights, y: &mut [f32]) {

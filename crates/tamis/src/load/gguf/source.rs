@@ -2,7 +2,8 @@
 //!
 //! For architecture `llama` the converter reorders the rows of q and k so that rotary
 //! pairs are neighbours. Blocks run along a row, so undoing it moves whole rows of
-//! blocks and no weight is touched. Norm weights of Gemma already hold the `+ 1`.
+//! blocks and no weight is touched. Norm weights of
+//! Gemma hold the `+ 1` that Hugging Face leaves to the model; it is taken off here.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +20,7 @@ use crate::load::file::DataFile;
 use crate::load::values::{Float, check_finite, expect_matrix, expect_vector, from_le, non_finite};
 use crate::load::{TensorInfo, TensorSource};
 use crate::model::Weight;
-use crate::model::architecture::Names;
+use crate::model::architecture::{Family, NormStorage};
 
 /// An open file with its checked header.
 #[derive(Debug)]
@@ -108,6 +109,7 @@ pub struct GgufSource {
     file: GgufFile,
     tensors: BTreeMap<String, TensorInfo>,
     places: BTreeMap<String, (String, RowOrder)>,
+    norms: NormStorage,
 }
 
 /// Rotary pairs in the rows of q and k.
@@ -125,10 +127,11 @@ pub enum RotaryRows {
 impl GgufSource {
     /// Gives the tensors of `file` their Hugging Face names; those that play no role
     /// in the model (rotary factors) are left out.
-    pub fn new(file: GgufFile, names: &Names, rotary: RotaryRows) -> Result<Self> {
-        let mut source = Self { tensors: BTreeMap::new(), places: BTreeMap::new(), file };
+    pub fn new(file: GgufFile, family: &Family, rotary: RotaryRows) -> Result<Self> {
+        let (tensors, places) = (BTreeMap::new(), BTreeMap::new());
+        let mut source = Self { tensors, places, norms: family.norms, file };
         for (gguf, tensor) in &source.file.header.tensors {
-            let Some(name) = hf_name(names, gguf) else { continue };
+            let Some(name) = hf_name(family.names, gguf) else { continue };
             let order = match rotary {
                 RotaryRows::Interleaved { head_dim } if is_q_or_k(gguf) => {
                     let half = head_dim / 2;
@@ -162,6 +165,11 @@ impl GgufSource {
         })?;
         Ok((gguf, &self.file.header.tensors[gguf], *order))
     }
+}
+
+/// Whether a vector is the weight of a norm: every family's norm names end so.
+fn is_norm(name: &str) -> bool {
+    name.strip_suffix(".weight").is_some_and(|n| n.ends_with("norm"))
 }
 
 /// Whether a GGUF name is that of a query or key projection (weight or bias).
@@ -207,7 +215,11 @@ impl TensorSource for GgufSource {
 
     fn vector(&self, name: &str) -> Result<Vec<f32>> {
         let (gguf, tensor, order) = self.find(name)?;
-        Ok(order.restore(self.file.vector(gguf, tensor)?, 1))
+        let mut data = order.restore(self.file.vector(gguf, tensor)?, 1);
+        if self.norms == NormStorage::MinusOne && is_norm(name) {
+            data.iter_mut().for_each(|w| *w -= 1.0);
+        }
+        Ok(data)
     }
 }
 
