@@ -1,2 +1,54 @@
-//! Repository chores.
-fn main() {}
+//! Repository chores: `cargo xtask tidy` and `cargo xtask check`.
+//!
+//! Knows nothing of models; it reads the repository's files and starts cargo.
+
+mod check;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "usage: cargo xtask <command>
+
+  tidy    checks the rules of STYLE.md that a script can check, over all tracked files
+  check   fmt, clippy, tidy and the tests, in this order; stops at the first failure";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let command = match arguments.as_slice() {
+        [command] => command.as_str(),
+        _ => "",
+    };
+    let outcome = match command {
+        "tidy" => root().and_then(|root| tidy::run(&root)),
+        "check" => root().and_then(|root| check::run(&root)),
+        "help" | "-h" | "--help" => {
+            println!("{USAGE}");
+            Ok(true)
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Root of the checkout that the current folder belongs to.
+fn root() -> Result<PathBuf, String> {
+    let output = Command::new("git").args(["rev-parse", "--show-toplevel"]).output();
+    let output = output.map_err(|error| format!("cannot start git: {error}; install git"))?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("not a git checkout: {}; run inside a clone", reason.trim()));
+    }
+    let path = String::from_utf8_lossy(&output.stdout);
+    Ok(PathBuf::from(path.trim_end_matches(['\n', '\r'])))
+}

@@ -1,5 +1,24 @@
 //! Packed weight layouts and CPU kernels. Slices in, slices out: this crate
 //! knows no model, no file and no tensor name. It is the only crate of tamis
 //! that may say `unsafe`.
+//!
+//! Every op takes a [`Cpu`]: an instruction set and a pool of threads. For one
+//! instruction set the result of every op is the same to the last bit for any
+//! number of threads, and a row's result does not depend on the rows beside it.
 
+mod aligned;
+mod isa;
+mod lanes;
+
+pub mod activation;
+pub mod attention;
+pub mod gram;
+pub mod linear;
+pub mod norm;
 pub mod pack;
+pub mod pool;
+pub mod rope;
+pub mod softmax;
+
+pub use isa::{ISA_VARIABLE, Isa};
+pub use pool::{Cpu, Pool, default_threads};

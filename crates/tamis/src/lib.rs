@@ -2,9 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod artifact;
+pub mod calibrate;
+pub mod compress;
 pub mod error;
+pub mod evaluate;
 pub mod load;
 pub mod model;
+pub mod ops;
+pub mod run;
 pub mod units;
 
 pub use error::{Error, Kind, Result};

@@ -72,3 +72,12 @@ pub struct Linear {
     /// `[out]`.
     pub bias: Option<Vec<f32>>,
 }
+
+/// Weights of a norm.
+#[derive(Debug, Clone)]
+pub struct NormWeights {
+    /// Factor, `[n]`.
+    pub scale: Vec<f32>,
+    /// Addend, `[n]` (layer norm).
+    pub bias: Option<Vec<f32>>,
+}

@@ -2,9 +2,24 @@
 //! of names; one file each. The forward pass is written once.
 
 pub mod architecture;
+pub mod block;
 pub mod config;
+pub mod decoder;
+pub mod engine;
+pub mod fields;
+pub mod hf_config;
+pub mod language_model;
 pub mod linear;
+pub mod llama;
+pub mod logits;
+pub mod rotation;
+#[cfg(test)]
+pub(crate) mod toy;
 
 pub use architecture::Architecture;
-pub use config::Config;
-pub use linear::{Linear, Weight};
+pub use block::Block;
+pub use config::{Config, Layer};
+pub use decoder::{Decoder, KvCache, Sequence};
+pub use engine::Engine;
+pub use language_model::{Continuation, LanguageModel, Rows};
+pub use linear::{Linear, NormWeights, Weight};

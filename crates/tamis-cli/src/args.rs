@@ -1,0 +1,284 @@
+//! What the user typed, as clap parses it. Nothing below this file sees a flag:
+//! each command turns its struct into checked values at once.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Make language models small, prove what was lost, and run them.
+#[derive(Debug, Parser)]
+#[command(name = "tamis", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Tamis {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 quality gate failed, 4 out of memory, \
+5 NaN or Inf, 65 bad input data, 66 input missing, 73 cannot write, 74 I/O error, 75 stopped safely (run \
+again to resume), 78 recipe invalid.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Quantise a model and sieve out an ortho stream
+    Compress(Compress),
+    /// Measure perplexity and divergence
+    Eval(Eval),
+    /// Continue a prompt
+    Generate(Generate),
+    /// Talk to a model
+    Chat(Chat),
+    /// Show what a model is made of
+    Inspect(Inspect),
+    /// Check every byte of a compressed model
+    Verify(Verify),
+    /// List, show and check recipes
+    Recipe(Recipe),
+    /// Compress, measure and run a real model, in one table
+    Demo(Demo),
+}
+
+/// Options of every long command.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Shared {
+    /// Threads [default: all cores this process may use]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<std::num::NonZeroUsize>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on standard error
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tamis compress model.gguf -o small --recipe int4-ortho --calibration text.jsonl
+  tamis compress ./Llama-3.2-1B -o small --recipe my.toml --calibration text.txt --dry-run
+  tamis compress hf://org/name -o small --recipe rtn4        (needs no calibration text)
+
+MODEL is a Hugging Face folder, a .gguf file, or hf://org/name[@revision] in the local cache.
+A run that was stopped or killed goes on where it was when the same command is given again.")]
+pub(crate) struct Compress {
+    /// Folder, .gguf file or hf://org/name
+    pub(crate) model: String,
+    /// Folder to write
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Name of an embedded recipe (tamis recipe list) or a .toml/.yaml file
+    #[arg(long, short)]
+    pub(crate) recipe: String,
+    /// Text to calibrate on: .txt or .jsonl, plain, .gz or .zst
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Calibration windows
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<usize>,
+    /// Tokens a window
+    #[arg(long, value_name = "N")]
+    pub(crate) length: Option<usize>,
+    /// Chooses the windows
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// What to do with an unfinished run in DIR
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) resume: Resume,
+    /// Replace a finished model in DIR
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Check everything, print the plan and the memory it will take, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Resume {
+    /// Go on if it is the same run, refuse if it is another
+    Auto,
+    /// Start anew
+    Never,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tamis eval small --perplexity wiki.test.raw
+  tamis eval small --perplexity wiki.test.raw --windows 10 --alpha 0,0.5,1 --baseline model.gguf
+
+Protocols:
+  gptq      windows of CONTEXT tokens without overlap, as in the GPTQ and Wanda papers
+  hf        sliding window with a stride, as in the transformers guide
+  llamacpp  windows of CONTEXT tokens, second half scored, as llama-perplexity does
+  lm-eval   whole documents, per word and per byte, as lm-eval's wikitext task does")]
+pub(crate) struct Eval {
+    /// Folder, .gguf file or hf://org/name
+    pub(crate) model: String,
+    /// Text to measure on
+    #[arg(long, value_name = "FILE")]
+    pub(crate) perplexity: PathBuf,
+    /// How the text is cut and what is scored
+    #[arg(long, value_enum, default_value = "gptq")]
+    pub(crate) protocol: Protocol,
+    /// Tokens a window [default: 2048, llamacpp: 512, at most the model's context]
+    #[arg(long, value_name = "N")]
+    pub(crate) context: Option<usize>,
+    /// Only the first N windows
+    #[arg(long, value_name = "N")]
+    pub(crate) windows: Option<usize>,
+    /// Tokens between two windows of protocol hf
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) stride: usize,
+    /// Shares of the ortho stream, all measured in one run
+    #[arg(long, value_name = "A,A,..", value_delimiter = ',', default_value = "1")]
+    pub(crate) alpha: Vec<f32>,
+    /// Also measure the divergence from this model
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) baseline: Option<String>,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    Gptq,
+    Hf,
+    Llamacpp,
+    LmEval,
+}
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Sampling {
+    /// Always the likeliest token
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
+    pub(crate) greedy: bool,
+    /// Divides the logits
+    #[arg(long, default_value_t = 0.8)]
+    pub(crate) temperature: f32,
+    /// Keep the K likeliest tokens [default: all]
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Keep the likeliest tokens that together reach P
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub(crate) top_p: f32,
+    /// Drop tokens below P times the likeliest [default: off]
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+    /// Penalty on tokens already seen, 1 is none
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub(crate) repetition_penalty: f32,
+    /// Same seed, same tokens
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Stop before this text (may be given several times)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Share of the ortho stream, 0 is the base alone
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) alpha: f32,
+    /// Most tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tamis generate small --prompt \"The capital of France is\" --max-tokens 32 --greedy
+  tamis generate small --prompt \"Write a haiku.\" --chat --alpha 0.5 --seed 7")]
+pub(crate) struct Generate {
+    /// Folder, .gguf file or hf://org/name
+    pub(crate) model: String,
+    /// Text to continue
+    #[arg(long, short)]
+    pub(crate) prompt: String,
+    /// Put the prompt through the model's chat template
+    #[arg(long)]
+    pub(crate) chat: bool,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Type /reset to forget the conversation, /exit or Ctrl-D to leave.")]
+pub(crate) struct Chat {
+    /// Folder, .gguf file or hf://org/name
+    pub(crate) model: String,
+    /// Instruction before the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Folder, .gguf file or hf://org/name
+    pub(crate) model: String,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Every tensor, not only a summary
+    #[arg(long)]
+    pub(crate) tensors: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Folder written by tamis compress
+    pub(crate) path: PathBuf,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recipe {
+    #[command(subcommand)]
+    pub(crate) action: RecipeAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecipeAction {
+    /// Embedded recipes
+    List {
+        /// One JSON object on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Text of an embedded recipe, to start your own from
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Check a recipe file
+    Check {
+        /// .toml or .yaml
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Folder, .gguf file or hf://org/name [default: models/SmolLM2-135M-Instruct.Q4_1.gguf]
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Text to calibrate on [default: a short text that comes with tamis]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Text to measure on [default: a short text that comes with tamis]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
+    /// Keep the compressed models here [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}

@@ -1,0 +1,175 @@
+//! `tamis compress`: plan, calibrate, quantise, write.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde_json::json;
+use tamis::artifact::{Existing, Resume};
+use tamis::calibrate::{choose_windows, read_documents};
+use tamis::compress::Threads;
+use tamis::error::Error;
+use tamis::job::{Calibration, Estimate, Job, Outcome, Step};
+use tamis::load::Checkpoint;
+use tamis::ops::Precision;
+use tamis::recipe::Recipe;
+
+use super::{print_json, print_text};
+use crate::args;
+use crate::opened::{kernels, threads};
+use crate::table::Table;
+use crate::terminal::{Progress, human_bytes, peak_memory};
+
+/// `tamis compress`.
+pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let recipe = Recipe::open(&args.recipe)?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let calibration = args.calibration.as_deref().map(|file| calibrate(args, &recipe, &checkpoint, file));
+    let ops = kernels(args.shared.threads, Precision::Bf16)?;
+    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
+    let resume = if args.resume == args::Resume::Auto { Resume::Auto } else { Resume::Never };
+    let job = Job {
+        checkpoint: &checkpoint,
+        recipe: &recipe,
+        calibration: calibration.transpose()?,
+        ops: &*ops,
+        threads: Threads::new(threads(args.shared.threads)),
+        output: &args.output,
+        policy: (resume, existing),
+    };
+    let estimate = Estimate::of(&job)?;
+    if args.dry_run {
+        return dry_run(args, &estimate);
+    }
+    let outcome = carry_out(&job, args.shared.quiet)?;
+    if args.shared.json {
+        return print_json(&json!({
+            "output": args.output,
+            "recipe": recipe.name(),
+            "seconds": started.elapsed().as_secs_f64(),
+            "peak_memory_bytes": peak_memory(),
+            "estimate": estimate,
+            "outcome": outcome,
+        }));
+    }
+    print_text(&summary(&outcome, &estimate, started, &args.output))
+}
+
+/// Runs a job with a progress bar; the first Ctrl-C stops it at the next block boundary.
+pub(crate) fn carry_out(job: &Job<'_>, quiet: bool) -> anyhow::Result<Outcome> {
+    let stop = stop_flag()?;
+    let mut bar = Progress::new("compress", quiet);
+    let outcome = job.run(&mut |step: &Step| {
+        bar.update(step.done as u64, step.total as u64, &step.what);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish();
+    Ok(outcome?)
+}
+
+/// Set by the first Ctrl-C or SIGTERM; the second one ends the process at once.
+fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    static FLAG: std::sync::OnceLock<Arc<AtomicBool>> = std::sync::OnceLock::new();
+    if let Some(flag) = FLAG.get() {
+        return Ok(flag.clone());
+    }
+    let flag = FLAG.get_or_init(Arc::default).clone();
+    let seen = flag.clone();
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this block; press again to stop at once");
+    })?;
+    Ok(flag)
+}
+
+fn calibrate(
+    args: &args::Compress,
+    recipe: &Recipe,
+    checkpoint: &Checkpoint,
+    file: &Path,
+) -> anyhow::Result<Calibration> {
+    let defaults = recipe.calibration();
+    let samples = args.samples.unwrap_or(defaults.samples);
+    let length = args.length.unwrap_or(defaults.length.min(checkpoint.config().context));
+    let seed = args.seed.unwrap_or(defaults.seed);
+    Ok(calibration(checkpoint, &read_documents(file)?, (samples, length), seed).map_err(|e| e.or_file(file))?)
+}
+
+/// Tokenises `documents` one after the other, separated by the model's separator token, and chooses windows.
+pub(crate) fn calibration(
+    checkpoint: &Checkpoint,
+    documents: &[String],
+    (samples, length): (usize, usize),
+    seed: u64,
+) -> Result<Calibration, Error> {
+    let tokenizer = checkpoint.tokenizer()?;
+    let mut stream = Vec::new();
+    for document in documents {
+        if tokenizer.adds_bos() {
+            stream.extend(tokenizer.bos());
+        } else if !stream.is_empty() {
+            stream.extend(tokenizer.eos().first());
+        }
+        stream.extend(tokenizer.encode(document, tamis::load::tokenizer::AddSpecial::No)?);
+    }
+    Ok(Calibration { windows: choose_windows(&stream, samples, length, seed)?, seed })
+}
+
+fn dry_run(args: &args::Compress, estimate: &Estimate) -> anyhow::Result<()> {
+    if args.shared.json {
+        return print_json(&json!({ "dry_run": true, "estimate": estimate }));
+    }
+    print_text(&format!("{}\nnothing was written (--dry-run)\n", estimate_table(estimate)))
+}
+
+fn estimate_table(estimate: &Estimate) -> String {
+    let mut table = Table::new(&["memory", "planned"]);
+    let parts = [
+        ("calibration activations", estimate.activations),
+        ("one block", estimate.block),
+        ("largest linear on the bench", estimate.bench),
+        ("embedding, at the start", estimate.embedding),
+        ("program", estimate.program),
+        ("peak", estimate.peak),
+        ("disk", estimate.disk),
+    ];
+    parts.into_iter().for_each(|(name, bytes)| table.row(vec![name.into(), human_bytes(bytes)]));
+    table.to_string()
+}
+
+fn summary(outcome: &Outcome, estimate: &Estimate, started: Instant, output: &Path) -> String {
+    let mut table =
+        Table::new(&["linears", "count", "bits/weight", "error, base", "error, +ortho", "damping", "dead", "fallbacks"]);
+    for (name, group) in outcome.groups() {
+        table.row(vec![
+            name.into(),
+            group.linears.to_string(),
+            format!("{:.3}", group.bits_per_weight),
+            format!("{:.5}", group.base_error),
+            format!("{:.5}", group.error),
+            format!("{}", group.damping),
+            group.dead_columns.to_string(),
+            group.fallbacks.to_string(),
+        ]);
+    }
+    let mut text = table.to_string();
+    for (name, reason) in outcome.fallbacks() {
+        text += &format!("fallback to round-to-nearest: {name}: {reason}\n");
+    }
+    if outcome.resumed_parts > 0 {
+        text += &format!("{} parts were taken over from an earlier run\n", outcome.resumed_parts);
+    }
+    let measured = peak_memory().map_or("unknown".into(), human_bytes);
+    text + &format!(
+        "wrote {} ({}) in {:.1} s; peak memory {measured}, planned {}\n",
+        output.display(),
+        human_bytes(outcome.file_bytes),
+        started.elapsed().as_secs_f64(),
+        human_bytes(estimate.peak),
+    )
+}

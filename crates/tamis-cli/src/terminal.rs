@@ -1,0 +1,101 @@
+//! What people see while they wait: a progress bar with ETA and peak memory on a
+//! terminal, plain lines elsewhere, nothing when asked to be quiet. Also the clean-up
+//! of text that models wrote before it reaches a terminal.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Time between two plain progress lines.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Progress of one long job on standard error.
+pub(crate) enum Progress {
+    Quiet,
+    Bar(ProgressBar),
+    Lines { title: String, started: Instant, last: Option<Instant> },
+}
+
+impl Progress {
+    pub(crate) fn new(title: &str, quiet: bool) -> Self {
+        if quiet {
+            return Self::Quiet;
+        }
+        if !std::io::stderr().is_terminal() {
+            return Self::Lines { title: title.into(), started: Instant::now(), last: None };
+        }
+        let bar = ProgressBar::new(0);
+        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} (left {eta}) {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_prefix(title.to_owned());
+        Self::Bar(bar)
+    }
+
+    /// Shows `done` of `total` and what is going on.
+    pub(crate) fn update(&mut self, done: u64, total: u64, message: &str) {
+        let memory = peak_memory().map_or(String::new(), |bytes| format!("peak {}", human_bytes(bytes)));
+        match self {
+            Self::Quiet => {}
+            Self::Bar(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+                bar.set_message(format!("{message} {memory}"));
+            }
+            Self::Lines { title, started, last } => {
+                if last.is_some_and(|last| last.elapsed() < LINE_EVERY) && done < total {
+                    return;
+                }
+                *last = Some(Instant::now());
+                let left = started.elapsed().mul_f64(total.saturating_sub(done) as f64 / done.max(1) as f64);
+                let left = if done == 0 { String::new() } else { format!(", left {:.0} s", left.as_secs_f64()) };
+                eprintln!("{title}: {done}/{total} {message} ({:.0} s{left}) {memory}", started.elapsed().as_secs_f64());
+            }
+        }
+    }
+
+    pub(crate) fn finish(self) {
+        if let Self::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Most memory this process ever held, in bytes, where the system tells (Linux: VmHWM).
+pub(crate) fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+}
+
+/// `1.5 GiB` and the like.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let step = (0..units.len() - 1).take_while(|&i| bytes >> (10 * (i + 1)) != 0).count();
+    let value = bytes as f64 / (1u64 << (10 * step)) as f64;
+    if step == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[step]) }
+}
+
+/// Text of a model or a file without control characters that could drive a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let keep = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().filter(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_read_well() {
+        assert_eq!(human_bytes(0), "0 B");
+        assert_eq!(human_bytes(1536), "1.5 KiB");
+        assert_eq!(human_bytes(98_362_432), "93.8 MiB");
+        assert_eq!(human_bytes(3 << 40), "3.0 TiB");
+    }
+
+    #[test]
+    fn escape_codes_of_a_model_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\x1b[31mred\u{9b}2J\tok\n"), "a[31mred2J\tok\n");
+    }
+}

@@ -1,0 +1,71 @@
+//! Buffers that start on a cache line: a vector load that crosses two lines costs two.
+
+const LINE: usize = 64;
+
+/// A cache line of plain numbers.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; LINE]);
+
+/// A plain number of which every bit pattern is a value.
+///
+/// # Safety
+/// The type has no padding and no invalid bit pattern, and its size divides a line.
+pub(crate) unsafe trait Plain: Copy + Send + Sync {}
+// SAFETY: 4 bytes, all patterns valid.
+unsafe impl Plain for f32 {}
+// SAFETY: 2 bytes, all patterns valid.
+unsafe impl Plain for u16 {}
+
+/// Lines seen as numbers.
+pub(crate) fn numbers<T: Plain>(lines: &[Line]) -> &[T] {
+    let len = lines.len() * LINE / size_of::<T>();
+    // SAFETY: the lines are `len` values of a plain type, initialised and aligned.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), len) }
+}
+
+/// Lines seen as numbers to write.
+pub(crate) fn numbers_mut<T: Plain>(lines: &mut [Line]) -> &mut [T] {
+    let len = lines.len() * LINE / size_of::<T>();
+    // SAFETY: as in `numbers`, and borrowed mutably.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
+}
+
+/// Lines for a row of `len` values: an odd number, so that rows do not fall on the
+/// same sets of a cache.
+pub(crate) fn row_lines<T>(len: usize) -> usize {
+    (len * size_of::<T>()).div_ceil(LINE) | 1
+}
+
+/// A buffer that only grows; what it holds is left over from the last use.
+#[derive(Clone)]
+pub(crate) struct Aligned(Vec<Line>);
+
+impl Aligned {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+    /// All lines.
+    pub(crate) fn all(&self) -> &[Line] {
+        &self.0
+    }
+    /// Makes room for `count` lines, and no more, without a second allocation.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.0.reserve_exact(count.saturating_sub(self.0.len()));
+    }
+    /// Zeros behind what it holds, up to `count` lines.
+    pub(crate) fn extend(&mut self, count: usize) {
+        if self.0.len() < count {
+            self.0.resize(count, Line([0; LINE]));
+        }
+    }
+    /// The first `count` lines.
+    pub(crate) fn lines(&mut self, count: usize) -> &mut [Line] {
+        self.extend(count);
+        &mut self.0[..count]
+    }
+    /// The first `len` numbers.
+    pub(crate) fn numbers<T: Plain>(&mut self, len: usize) -> &mut [T] {
+        &mut numbers_mut(self.lines((len * size_of::<T>()).div_ceil(LINE)))[..len]
+    }
+}

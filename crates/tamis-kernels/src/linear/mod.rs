@@ -1,0 +1,189 @@
+//! The linear map `y[i, j] = sum_k x[i, k] * W[j, k]` for any weights that can decode
+//! their rows. Knows no bias, no format and no layer.
+//!
+//! The trick: output features are cut into panels; a task decodes the rows of one
+//! panel once, into its thread's buffer, and multiplies them with all rows of x
+//! (`tile`). One token and a long prompt run the same code and give the same bits.
+
+mod dot;
+pub mod scalar;
+mod tile;
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+pub(crate) use dot::{Dot, DotKernel, Operand, run_dot};
+pub(crate) use tile::{Rows, Sink, product};
+
+use crate::aligned::{Aligned, Line, numbers, numbers_mut, row_lines};
+use crate::pack::RowSource;
+use crate::pool::{Cpu, Disjoint};
+
+/// How operands are rounded before they are multiplied; sums are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// Operands as they are.
+    #[default]
+    F32,
+    /// Both operands rounded to the nearest bf16, ties to even.
+    Bf16,
+}
+
+/// Most rows of W in a panel.
+const PANEL: usize = 96;
+/// Rows of W in a panel are a multiple of this: both tile widths (4 and 6) divide it.
+const PANEL_STEP: usize = 12;
+/// Bytes of a decoded panel: half of a common L2 cache.
+const PANEL_BYTES: usize = 512 << 10;
+
+thread_local! {
+    /// A thread's buffers: one decoded row, and the converted rows of a panel.
+    static SCRATCH: RefCell<(Aligned, Aligned)> = const { RefCell::new((Aligned::new(), Aligned::new())) };
+}
+
+/// `y[m, n] = x[m, k] * W^T`, `W` of shape `[n, k]`; `m = x.len() / k`.
+///
+/// # Panics
+/// If `x` is not whole rows or `y` is not `m * n` values.
+pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precision, y: &mut [f32]) {
+    let (n, k) = (weights.rows(), weights.cols());
+    assert!(k > 0 && x.len().is_multiple_of(k), "{} values are no rows of {k}", x.len());
+    let m = x.len() / k;
+    assert_eq!(y.len(), m * n, "y must be {m}x{n}");
+    if m == 0 || n == 0 {
+        return;
+    }
+    let mut buffer = Aligned::new();
+    let x = operand(cpu, precision, (x, k), &mut buffer);
+    let panel = panel_rows(n, k, cpu.pool.threads());
+    let out = Output { values: Disjoint::new(y), stride: n };
+    cpu.pool.run(n.div_ceil(panel), &|task| {
+        let first = task * panel;
+        let rows = first..(first + panel).min(n);
+        run_dot(cpu.isa, precision, Panel { x, m, weights, rows, out: &out });
+    });
+}
+
+/// Rows of W in a task. Any number gives the same bits; few rows keep all threads busy.
+fn panel_rows(n: usize, k: usize, threads: usize) -> usize {
+    let fit = PANEL_BYTES / (k * size_of::<f32>());
+    let share = n.div_ceil(threads * 2);
+    let rows = fit.min(share).clamp(PANEL_STEP, PANEL);
+    rows / PANEL_STEP * PANEL_STEP
+}
+
+/// Rows `[m, k]` as an operand of the dot product, converted once for all panels.
+pub(crate) fn operand<'a>(
+    cpu: &Cpu,
+    precision: Precision,
+    (x, k): (&'a [f32], usize),
+    buffer: &'a mut Aligned,
+) -> Operand<'a> {
+    if precision == Precision::F32 {
+        return Operand::new(x, k);
+    }
+    let hardware = cpu.isa.has_bf16();
+    let per_row = if hardware { row_lines::<u16>(k) } else { row_lines::<f32>(k) };
+    let lines = buffer.lines(x.len() / k * per_row);
+    let rows = (CONVERT_VALUES / k).max(1);
+    cpu.pool.run_chunks(lines, rows * per_row, &|i, lines| {
+        let from = i * rows * k;
+        let x = &x[from..(from + rows * k).min(x.len())];
+        run_dot(cpu.isa, precision, Convert { x, k, lines, per_row });
+    });
+    match hardware {
+        true => Operand::new(numbers::<u16>(lines), per_row * 32),
+        false => Operand::new(numbers::<f32>(lines), per_row * 16),
+    }
+}
+
+/// Values of x that one task converts.
+const CONVERT_VALUES: usize = 1 << 15;
+
+/// Converts rows of f32, each to `per_row` lines.
+struct Convert<'a> {
+    x: &'a [f32],
+    k: usize,
+    lines: &'a mut [Line],
+    per_row: usize,
+}
+
+impl DotKernel for Convert<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) {
+        let rows = self.lines.chunks_exact_mut(self.per_row);
+        for (from, to) in self.x.chunks_exact(self.k).zip(rows) {
+            dot.convert(from, &mut numbers_mut(to)[..self.k]);
+        }
+    }
+}
+
+/// One panel of the product.
+struct Panel<'a> {
+    x: Operand<'a>,
+    m: usize,
+    weights: &'a dyn RowSource,
+    rows: Range<usize>,
+    out: &'a Output<'a>,
+}
+
+impl DotKernel for Panel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) {
+        let (k, count) = (self.weights.cols(), self.rows.len());
+        let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.m, k);
+        let sink = PanelSink { out: self.out, first: self.rows.start };
+        if let Some(w) = self.weights.as_f32().and_then(D::borrow) {
+            return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), k, &sink);
+        }
+        SCRATCH.with_borrow_mut(|(row, panel)| {
+            let stride = row_lines::<D::Element>(k);
+            let lines = panel.lines(count * stride);
+            let row = row.numbers::<f32>(k);
+            for (j, lines) in self.rows.zip(lines.chunks_exact_mut(stride)) {
+                let to = &mut numbers_mut::<D::Element>(lines)[..k];
+                match D::borrow_mut(to) {
+                    Some(to) => self.weights.decode_row(j, to),
+                    None => {
+                        self.weights.decode_row(j, row);
+                        dot.convert(row, to);
+                    }
+                }
+            }
+            let elements = numbers::<D::Element>(lines);
+            let stride = elements.len() / count;
+            product(dot, x, Rows::new(elements, stride, count, k), k, &sink);
+        });
+    }
+}
+
+/// The result matrix, written by all tasks.
+struct Output<'a> {
+    values: Disjoint<'a, f32>,
+    stride: usize,
+}
+
+/// The columns of one panel in the result.
+struct PanelSink<'a> {
+    out: &'a Output<'a>,
+    first: usize,
+}
+
+impl Sink for PanelSink<'_> {
+    #[inline(always)]
+    fn put(&self, row: usize, column: usize, values: &[f32], first: bool) {
+        let start = row * self.out.stride + self.first + column;
+        // SAFETY: panels own disjoint columns, and one task computes a panel.
+        let out = unsafe { self.out.values.slice(start, values.len()) };
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = if first { *value } else { *out + *value };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::noise;

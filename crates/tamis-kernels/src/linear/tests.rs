@@ -1,0 +1,71 @@
+//! The product on every instruction set against the reference, and its bits against
+//! themselves for other tiles and other numbers of threads.
+
+use super::*;
+use crate::isa::Isa;
+use crate::pack::DenseF32;
+
+/// A sum of k products of values below 1: each product and each of the few dozen
+/// roundings on the way to the sum is within 2^-24 of the largest partial sum.
+const TOLERANCE: f64 = 1e-5;
+
+pub(crate) fn noise(len: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / u32::MAX as f32 - 0.5
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn every_isa_agrees_with_the_reference_at_awkward_sizes() {
+    for k in [1, 7, 8, 15, 16, 17, 31, 33, 172, 576, 768, 769, 1537, 1600] {
+        for (m, n) in [(0, 3), (1, 1), (1, 97), (2, 5), (3, 13), (5, 12), (9, 100), (101, 7)] {
+            let x = noise(m * k, 1);
+            let w = DenseF32::new(n, k, noise(n * k, 2)).unwrap();
+            for precision in [Precision::F32, Precision::Bf16] {
+                let mut expected = vec![0.0; m * n];
+                scalar::linear(&x, &w, precision, &mut expected);
+                for isa in Isa::available() {
+                    let mut y = vec![9.0; m * n];
+                    linear(&Cpu::new(isa, 2), &x, &w, precision, &mut y);
+                    for (a, b) in y.iter().zip(&expected) {
+                        let near = (f64::from(*a) - f64::from(*b)).abs() <= TOLERANCE * (k as f64).sqrt();
+                        assert!(near, "{} {precision:?} {m}x{k}x{n}: {a} {b}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_any_chunk_on_any_threads() {
+    let (k, n) = (1700, 131);
+    for isa in Isa::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let x = noise(103 * k, 3);
+            let w = DenseF32::new(n, k, noise(n * k, 4)).unwrap();
+            let mut alone = vec![0.0; 103 * n];
+            let one = Cpu::new(isa, 1);
+            for (x, y) in x.chunks_exact(k).zip(alone.chunks_exact_mut(n)) {
+                linear(&one, x, &w, precision, y);
+            }
+            for threads in [1, 2, 3, 8] {
+                let mut y = vec![0.0; 103 * n];
+                linear(&Cpu::new(isa, threads), &x, &w, precision, &mut y);
+                assert!(y.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{threads}");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "no rows")]
+fn a_partial_row_is_refused() {
+    let w = DenseF32::new(1, 4, vec![0.0; 4]).unwrap();
+    linear(&Cpu::new(Isa::SCALAR, 1), &[0.0; 5], &w, Precision::F32, &mut [0.0]);
+}

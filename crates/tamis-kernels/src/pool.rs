@@ -1,0 +1,324 @@
+//! Threads that stay: a task is taken from a counter, so which thread runs it is
+//! chance, and no result may depend on that. Knows nothing of what a task does.
+//!
+//! A step of a small model is a few hundred runs of some tens of microseconds each,
+//! so a worker without work first spins for a moment and only then sleeps.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::isa::Isa;
+
+/// How long an idle thread looks for work before it sleeps: longer than the serial
+/// code between two ops of a step, shorter than a scheduler tick.
+const SPIN: Duration = Duration::from_micros(40);
+
+/// What an op runs on: an instruction set and a pool.
+#[derive(Debug)]
+pub struct Cpu {
+    /// The instruction set.
+    pub isa: Isa,
+    /// The threads.
+    pub pool: Pool,
+}
+
+impl Cpu {
+    /// The instruction set given and that many threads.
+    pub fn new(isa: Isa, threads: usize) -> Self {
+        Self { isa, pool: Pool::new(threads) }
+    }
+}
+
+/// Threads this process may use: CPU affinity and cgroup quota are respected.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Persistent threads; the calling thread always takes part.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    running: Mutex<()>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Counts posted jobs; a worker spins on it without taking the lock.
+    epoch: AtomicU64,
+    post: Mutex<Post>,
+    posted: Condvar,
+    finished: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Post {
+    job: Option<Arc<Job>>,
+    stop: bool,
+}
+
+/// One `run`: the closure behind a raw pointer, and who has done what.
+struct Job {
+    /// Valid until `left` is 0; `run` does not return before.
+    task: *const (dyn Fn(usize) + Sync),
+    tasks: usize,
+    next: AtomicUsize,
+    left: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: the closure behind `task` is `Sync`, and all other fields are.
+unsafe impl Send for Job {}
+// SAFETY: as above.
+unsafe impl Sync for Job {}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("tasks", &self.tasks).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// Whether this thread is inside a task: a `run` from there is done inline.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Spins until `ready`, at most `SPIN`; says whether it became ready.
+fn spin_until(ready: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..64 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() > SPIN {
+            return false;
+        }
+    }
+}
+
+impl Job {
+    /// Takes tasks until none is left; true if this thread finished the last one.
+    fn work(&self) -> bool {
+        let mut last = false;
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= self.tasks {
+                return last;
+            }
+            // SAFETY: a task was taken, so `left > 0` and `run` still holds the closure.
+            let task = unsafe { &*self.task };
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(index))) {
+                lock(&self.panic).get_or_insert(payload);
+            }
+            last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self) {
+        INSIDE.set(true);
+        let mut seen = 0;
+        loop {
+            spin_until(|| self.epoch.load(Ordering::Acquire) != seen);
+            let mut post = lock(&self.post);
+            while !post.stop && self.epoch.load(Ordering::Acquire) == seen {
+                post = self.posted.wait(post).unwrap_or_else(PoisonError::into_inner);
+            }
+            if post.stop {
+                return;
+            }
+            seen = self.epoch.load(Ordering::Acquire);
+            let job = post.job.clone();
+            drop(post);
+            if job.is_some_and(|job| job.work()) {
+                // Taking the lock orders this after the caller's check of `left`.
+                drop(lock(&self.post));
+                self.finished.notify_all();
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// A pool of `threads` threads in all (at least 1), the caller among them.
+    pub fn new(threads: usize) -> Self {
+        let shared = Arc::new(Shared::default());
+        let spawn = |i| {
+            let shared = Arc::clone(&shared);
+            let builder = std::thread::Builder::new().name(format!("tamis-{i}"));
+            // A machine that refuses a thread gives a smaller pool, not an error.
+            builder.spawn(move || shared.serve()).ok()
+        };
+        let workers = (1..threads).map_while(spawn).collect();
+        Self { shared, running: Mutex::new(()), workers }
+    }
+
+    /// Threads in all, the caller among them.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task(0)` to `task(tasks - 1)`, each once, in any order and on any thread;
+    /// returns when all are done. A panic of a task is raised again here. Inside a
+    /// task, or while another thread uses the pool, everything runs on the caller.
+    pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let alone = self.workers.is_empty() || tasks < 2 || INSIDE.get();
+        let guard = if alone { None } else { self.running.try_lock().ok() };
+        if guard.is_none() {
+            return (0..tasks).for_each(task);
+        }
+        // SAFETY: only the lifetime is erased; `run` waits below until `left` is 0,
+        // and no thread follows the pointer after that.
+        let task: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
+        let (next, left) = (AtomicUsize::new(0), AtomicUsize::new(tasks));
+        let job = Arc::new(Job { task, tasks, next, left, panic: Mutex::new(None) });
+        {
+            let mut post = lock(&self.shared.post);
+            post.job = Some(Arc::clone(&job));
+            self.shared.epoch.fetch_add(1, Ordering::Release);
+        }
+        self.shared.posted.notify_all();
+        INSIDE.set(true);
+        job.work();
+        INSIDE.set(false);
+        let done = || job.left.load(Ordering::Acquire) == 0;
+        if !spin_until(done) {
+            let mut post = lock(&self.shared.post);
+            while !done() {
+                post = self.shared.finished.wait(post).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        lock(&self.shared.post).job = None;
+        drop(guard);
+        let panic = lock(&job.panic).take();
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Cuts `data` into pieces of `chunk` values (the last may be short) and calls
+    /// `task(i, piece)` for each.
+    pub fn run_chunks<T: Send>(&self, data: &mut [T], chunk: usize, task: &(dyn Fn(usize, &mut [T]) + Sync)) {
+        assert!(chunk > 0, "a chunk of no values");
+        let (len, all) = (data.len(), Disjoint::new(data));
+        self.run(len.div_ceil(chunk), &|i| {
+            let start = i * chunk;
+            // SAFETY: every task index runs once and the ranges do not overlap.
+            task(i, unsafe { all.slice(start, chunk.min(len - start)) });
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        lock(&self.shared.post).stop = true;
+        self.shared.epoch.fetch_add(1, Ordering::Release);
+        self.shared.posted.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of its tasks, so there is nothing to report.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// A mutable slice that tasks write in parts that do not overlap.
+pub(crate) struct Disjoint<'a, T> {
+    start: *mut T,
+    len: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it hands out `&mut` parts of a slice of `Send` values to other threads;
+// that they do not overlap is the promise of `slice`'s caller.
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
+
+impl<'a, T> Disjoint<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+    }
+    /// # Safety
+    /// No other live part overlaps `start..start + len`.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises disjoint parts")]
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start.checked_add(len).is_some_and(|end| end <= self.len));
+        // SAFETY: in bounds by the assertion, unshared by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads);
+            for tasks in [0, 1, 2, 7, 1000] {
+                let mut counts = vec![0u32; tasks];
+                pool.run_chunks(&mut counts, 1, &|_, c| c[0] += 1);
+                assert!(counts.iter().all(|&c| c == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn nested_runs_and_many_short_runs_end() {
+        let pool = Pool::new(3);
+        let total = AtomicUsize::new(0);
+        for _ in 0..200 {
+            pool.run(5, &|_| {
+                pool.run(4, &|_| {
+                    total.fetch_add(1, Ordering::Relaxed);
+                })
+            });
+        }
+        assert_eq!(total.into_inner(), 200 * 20);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(2);
+        let result = catch_unwind(AssertUnwindSafe(|| pool.run(8, &|i| assert!(i != 5, "task five"))));
+        assert!(result.unwrap_err().downcast_ref::<&str>().is_some_and(|m| m.contains("task five")));
+        pool.run(8, &|_| ());
+    }
+
+    #[test]
+    fn two_callers_share_a_pool() {
+        let pool = Pool::new(2);
+        let total = AtomicUsize::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    pool.run(100, &|_| {
+                        total.fetch_add(1, Ordering::Relaxed);
+                    })
+                });
+            }
+        });
+        assert_eq!(total.into_inner(), 300);
+    }
+
+    #[test]
+    fn chunks_cover_the_slice() {
+        let pool = Pool::new(2);
+        let mut data = vec![0; 10];
+        pool.run_chunks(&mut data, 4, &|i, part| part.fill(i + part.len()));
+        assert_eq!(data, [4, 4, 4, 4, 5, 5, 5, 5, 4, 4]);
+    }
+}

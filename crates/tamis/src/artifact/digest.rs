@@ -1,0 +1,67 @@
+//! SHA-256 as lower-case hex, of bytes and of files.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Bytes read or copied at a time.
+pub(super) const CHUNK: usize = 1 << 20;
+
+/// A running SHA-256.
+#[derive(Debug, Default)]
+pub(super) struct Hasher(Sha256);
+
+impl Hasher {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+    pub(super) fn hex(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> String {
+    let mut hasher = Hasher::default();
+    hasher.update(bytes);
+    hasher.hex()
+}
+
+/// SHA-256 and length of a file, read in pieces.
+pub fn sha256_file(path: &Path) -> Result<(String, u64)> {
+    let failed = |e: &std::io::Error| Error::reading(path, e);
+    let mut file = File::open(path).map_err(|e| failed(&e))?;
+    let (mut hasher, mut length, mut piece) = (Hasher::default(), 0, vec![0; CHUNK]);
+    loop {
+        let n = file.read(&mut piece).map_err(|e| failed(&e))?;
+        if n == 0 {
+            return Ok((hasher.hex(), length));
+        }
+        hasher.update(&piece[..n]);
+        length += n as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FIPS 180-2, appendix B.1.
+    #[test]
+    fn abc() {
+        assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn a_file_and_its_bytes_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let bytes = vec![7; CHUNK + 3];
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(sha256_file(&path).unwrap(), (sha256(&bytes), bytes.len() as u64));
+    }
+}

@@ -1,0 +1,258 @@
+//! What a tensor is stored as, and the one place that knows which safetensors tensors
+//! that takes: `weight_packed`, `weight_scale`, `weight_shape`, `weight_zero_point` of
+//! compressed-tensors `pack-quantized`, and the three arrays of the ortho sidecar.
+//!
+//! Knows no file. Source: compressed-tensors `compressors/pack_quantized` (0.20).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+use tamis_kernels::pack::{HalfData, RowSource as _, packed_words};
+
+use super::container::Slot;
+use crate::error::{Error, Result};
+use crate::model::Weight;
+use crate::units::Bits;
+
+/// A tensor on its way into or out of an artifact.
+#[derive(Debug, Clone)]
+pub enum Stored {
+    /// A matrix `[out, in]`.
+    Matrix(Weight),
+    /// A norm or a bias.
+    Vector(Vector),
+}
+
+/// A one-dimensional tensor in the type it is stored as.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Vector {
+    /// f32.
+    F32(Vec<f32>),
+    /// f16 or bf16.
+    Half(HalfData),
+}
+
+impl From<Weight> for Stored {
+    fn from(weight: Weight) -> Self {
+        Self::Matrix(weight)
+    }
+}
+
+impl From<Vec<f32>> for Stored {
+    fn from(values: Vec<f32>) -> Self {
+        Self::Vector(Vector::F32(values))
+    }
+}
+
+/// How a tensor is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum Encoding {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// Packed integers with a scale a group, and an ortho stream where there is one.
+    Integers {
+        /// Bits a code.
+        bits: Bits,
+        /// Input features that share a scale; the row length for one scale a row.
+        group: usize,
+        /// Whether the grid is symmetric (no zero points stored).
+        symmetric: bool,
+        /// Entries of the ortho stream; none where the tensor has no stream.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ortho: Option<usize>,
+    },
+}
+
+/// A tensor of the artifact, by its Hugging Face name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorEntry {
+    /// Name, ending in `.weight` or `.bias`.
+    pub name: String,
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// How it is stored.
+    pub encoding: Encoding,
+    /// SHA-256 of the bytes of each tensor it is made of, by full name.
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// The safetensors tensors of one [`TensorEntry`], by the file they lie in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slots {
+    pub(super) base: Vec<Slot>,
+    pub(super) ortho: Vec<Slot>,
+}
+
+impl Slots {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Slot> {
+        self.base.iter().chain(&self.ortho)
+    }
+}
+
+impl Stored {
+    /// Shape as Hugging Face writes it.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Matrix(w) => vec![w.rows(), w.cols()],
+            Self::Vector(Vector::F32(v)) => vec![v.len()],
+            Self::Vector(Vector::Half(HalfData::F16(v))) => vec![v.len()],
+            Self::Vector(Vector::Half(HalfData::Bf16(v))) => vec![v.len()],
+        }
+    }
+
+    /// How this value is stored. Errors: integers of a width that no file holds.
+    pub fn encoding(&self) -> Result<Encoding> {
+        let half = |data: &HalfData| match data {
+            HalfData::F16(_) => Encoding::F16,
+            HalfData::Bf16(_) => Encoding::Bf16,
+        };
+        Ok(match self {
+            Self::Vector(Vector::F32(_)) | Self::Matrix(Weight::F32(_)) => Encoding::F32,
+            Self::Vector(Vector::Half(data)) => half(data),
+            Self::Matrix(Weight::Half(w)) => half(w.data()),
+            Self::Matrix(Weight::Ggml(_)) => return Err(no_ggml()),
+            Self::Matrix(Weight::Packed(base)) => Encoding::of(base, None)?,
+            Self::Matrix(Weight::Sieved { base, ortho }) => {
+                if (ortho.rows(), ortho.cols()) != (base.rows(), base.cols()) {
+                    return Err(Error::bad_data("base and ortho have different shapes"));
+                }
+                Encoding::of(base, Some(ortho.entries()))?
+            }
+        })
+    }
+}
+
+/// GGUF's own blocks have no place in a Hugging Face folder.
+pub(super) fn no_ggml() -> Error {
+    Error::usage("a tensor in GGUF blocks cannot be stored as it is").next("convert it to 16 or 8 bits first")
+}
+
+impl Encoding {
+    fn of(base: &tamis_kernels::pack::PackedMatrix, ortho: Option<usize>) -> Result<Self> {
+        Ok(Self::Integers {
+            bits: Bits::new(base.bits())?,
+            group: base.group(),
+            symmetric: base.zeros().is_none(),
+            ortho,
+        })
+    }
+
+    /// Entries of the ortho stream.
+    pub fn ortho_entries(self) -> Option<usize> {
+        match self {
+            Self::Integers { ortho, .. } => ortho,
+            _ => None,
+        }
+    }
+
+    /// The same without an ortho stream.
+    #[must_use]
+    pub fn base(self) -> Self {
+        match self {
+            Self::Integers { bits, group, symmetric, .. } => {
+                Self::Integers { bits, group, symmetric, ortho: None }
+            }
+            dense => dense,
+        }
+    }
+
+    /// The safetensors tensors of a tensor `name` of this shape. Errors: a shape that
+    /// overflows, integers that are no matrix or are not called `.weight`, a group that is
+    /// longer than a row.
+    pub(super) fn slots(self, name: &str, shape: &[usize]) -> Result<Slots> {
+        self.try_slots(name, shape).map_err(|e| e.tensor(name))
+    }
+
+    fn try_slots(self, name: &str, shape: &[usize]) -> Result<Slots> {
+        // Eight bytes a weight bound every array below, so no later product can overflow.
+        let total = shape.iter().try_fold(8usize, |n, &d| n.checked_mul(d));
+        if !matches!(shape.len(), 1 | 2) || total.is_none_or(|n| n > isize::MAX as usize) {
+            return Err(Error::bad_data(format!("shape {shape:?} is no vector and no matrix")));
+        }
+        let dense = |dtype| Slots {
+            base: vec![Slot { name: name.into(), dtype, shape: shape.into() }],
+            ortho: vec![],
+        };
+        let (bits, group, symmetric, ortho) = match self {
+            Self::F32 => return Ok(dense(Dtype::F32)),
+            Self::F16 => return Ok(dense(Dtype::F16)),
+            Self::Bf16 => return Ok(dense(Dtype::BF16)),
+            Self::Integers { bits, group, symmetric, ortho } => (bits.get(), group, symmetric, ortho),
+        };
+        let (&[rows, cols], Some(stem)) = (shape, name.strip_suffix(".weight")) else {
+            return Err(Error::bad_data("only a matrix called `.weight` can be packed"));
+        };
+        if group == 0 || group > cols {
+            return Err(Error::bad_data(format!("a group of {group} in rows of {cols}")));
+        }
+        let slot = |suffix: &str, dtype, shape: &[usize]| Slot {
+            name: format!("{stem}.{suffix}"),
+            dtype,
+            shape: shape.into(),
+        };
+        let groups = cols.div_ceil(group);
+        let mut base = vec![
+            slot("weight_packed", Dtype::I32, &[rows, packed_words(cols, bits)]),
+            slot("weight_scale", Dtype::F16, &[rows, groups]),
+            slot("weight_shape", Dtype::I64, &[2]),
+        ];
+        if !symmetric {
+            base.push(slot("weight_zero_point", Dtype::I32, &[packed_words(rows, bits), groups]));
+        }
+        let stream = |entries: usize| {
+            vec![
+                slot("ortho_starts", Dtype::U32, &[rows + 1]),
+                slot("ortho_columns", Dtype::U16, &[entries]),
+                slot("ortho_values", Dtype::F16, &[entries]),
+            ]
+        };
+        if ortho.is_some_and(|n| n > rows * cols || u32::try_from(n).is_err()) {
+            return Err(Error::bad_data(format!("{ortho:?} ortho entries in a {rows}x{cols} matrix")));
+        }
+        Ok(Slots { base, ortho: ortho.map(stream).unwrap_or_default() })
+    }
+}
+
+impl TensorEntry {
+    pub(super) fn slots(&self) -> Result<Slots> {
+        self.encoding.slots(&self.name, &self.shape)
+    }
+
+    /// `int4 g64 sym + ortho 0.50%`, `bf16`.
+    pub fn kind(&self) -> String {
+        let weights: usize = self.shape.iter().product();
+        let share = |n: usize| format!(" + ortho {:.2}%", 100.0 * n as f64 / weights.max(1) as f64);
+        let per_row = self.shape.last().copied();
+        let base = self.encoding.base().to_string();
+        let base = match self.encoding {
+            Encoding::Integers { group, .. } if Some(group) == per_row => {
+                base.replace(&format!("g{group} "), "row ")
+            }
+            _ => base,
+        };
+        base + &self.encoding.ortho_entries().map(share).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::F32 => f.write_str("f32"),
+            Self::F16 => f.write_str("f16"),
+            Self::Bf16 => f.write_str("bf16"),
+            Self::Integers { bits, group, symmetric, ortho } => {
+                let grid = if *symmetric { "sym" } else { "asym" };
+                write!(f, "int{} g{group} {grid}", bits.get())?;
+                ortho.map_or(Ok(()), |n| write!(f, " + ortho {n}"))
+            }
+        }
+    }
+}

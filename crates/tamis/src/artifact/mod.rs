@@ -1,0 +1,32 @@
+//! Our folder on disk: written part by part, read lazily, verified, inspected.
+//!
+//! | file | content |
+//! |---|---|
+//! | `config.json` | the source model's, with a compressed-tensors `quantization_config` |
+//! | `model.safetensors` | the base in compressed-tensors `pack-quantized` names and bits |
+//! | `ortho.safetensors` | the sidecar; leaving it out is the physical switch |
+//! | `manifest.json` | recipe, hashes, receipts; written last: its presence means complete |
+//!
+//! Masks are stored, never inferred from zeros. There is no pickle.
+
+pub mod atomic;
+mod codec;
+mod container;
+pub mod digest;
+mod entry;
+mod foreign;
+mod lock;
+mod manifest;
+mod quantization;
+mod reader;
+mod work;
+mod writer;
+
+pub use entry::{Encoding, Stored, TensorEntry, Vector};
+pub use manifest::{BASE, CONFIG, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, ORTHO};
+pub use reader::{ArtifactSource, Ortho, is_artifact};
+pub use work::{Identity, Part};
+pub use writer::{Existing, Finish, Resume, Writer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! The work folder of an unfinished artifact: one safetensors file and one record a
+//! finished part. A part counts as finished only when its record is there and the file
+//! has the recorded length and SHA-256; records are written after their file.
+//!
+//! Knows nothing of the final layout.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::atomic::{self, Pending};
+use super::codec::{decode, encode};
+use super::container::{Container, file_order, header};
+use super::digest::{Hasher, sha256_file};
+use super::entry::{Stored, TensorEntry};
+use super::lock::Lock;
+use super::manifest::{pretty, read_json};
+use crate::error::{Error, Result};
+
+/// Hashes of everything that decides the bytes of the artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The resolved recipe.
+    pub recipe: String,
+    /// The source model.
+    pub model: String,
+    /// Calibration text, window choice and seed; none where the recipe needs no text.
+    pub calibration: Option<String>,
+    /// Version of tamis.
+    pub version: String,
+}
+
+impl Identity {
+    /// Identity of a run of this version of tamis.
+    pub fn new(recipe: String, model: String, calibration: Option<String>) -> Self {
+        Self { recipe, model, calibration, version: env!("CARGO_PKG_VERSION").into() }
+    }
+
+    /// Names of the fields that differ.
+    fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let fields = [
+            ("recipe", self.recipe != other.recipe),
+            ("model", self.model != other.model),
+            ("calibration", self.calibration != other.calibration),
+            ("version", self.version != other.version),
+        ];
+        fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
+/// A piece of the model that is finished as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Token embedding, learned positions, projection of the embedding.
+    Embedding,
+    /// One decoder block.
+    Block(usize),
+    /// Final norm and head.
+    Head,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedding => f.write_str("embedding"),
+            Self::Block(index) => write!(f, "block-{index:05}"),
+            Self::Head => f.write_str("head"),
+        }
+    }
+}
+
+impl Part {
+    fn parse(name: &str) -> Option<Self> {
+        let part = match name {
+            "embedding" => Self::Embedding,
+            "head" => Self::Head,
+            _ => Self::Block(name.strip_prefix("block-")?.parse().ok()?),
+        };
+        (part.to_string() == name).then_some(part)
+    }
+}
+
+/// What is kept about a finished part.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    pub(super) bytes: u64,
+    pub(super) sha256: String,
+    pub(super) tensors: Vec<TensorEntry>,
+    pub(super) receipts: BTreeMap<String, Value>,
+}
+
+/// An open, locked work folder.
+#[derive(Debug)]
+pub(super) struct Work {
+    folder: PathBuf,
+    parts: BTreeMap<Part, Record>,
+    _lock: Lock,
+}
+
+/// Name of the work folder in the output folder.
+pub(super) const WORK: &str = ".partial";
+const IDENTITY: &str = "identity.json";
+const LOCK: &str = "lock";
+
+impl Work {
+    /// Creates and locks the work folder of `output`. Nothing in it is looked at yet.
+    pub(super) fn lock(output: &Path) -> Result<Self> {
+        let folder = output.join(WORK);
+        fs::create_dir_all(&folder).map_err(|e| Error::writing(&folder, &e))?;
+        atomic::sync_folder(&folder)?;
+        let lock = Lock::take(&folder.join(LOCK))?;
+        Ok(Self { folder, parts: BTreeMap::new(), _lock: lock })
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+    pub(super) fn parts(&self) -> &BTreeMap<Part, Record> {
+        &self.parts
+    }
+    fn tensors_file(&self, part: Part) -> PathBuf {
+        self.path(&format!("{part}.safetensors"))
+    }
+    fn record_file(&self, part: Part) -> PathBuf {
+        self.path(&format!("{part}.json"))
+    }
+
+    /// Whether a run with an identity has worked here.
+    pub(super) fn is_used(&self) -> bool {
+        self.path(IDENTITY).exists()
+    }
+
+    /// Throws away everything but the lock.
+    pub(super) fn clear(&mut self) -> Result<()> {
+        self.parts.clear();
+        // The identity goes first: without it, what a crash leaves here is not resumed.
+        atomic::remove(&self.path(IDENTITY))?;
+        for entry in fs::read_dir(&self.folder).map_err(|e| Error::reading(&self.folder, &e))? {
+            let path = entry.map_err(|e| Error::reading(&self.folder, &e))?.path();
+            if path != self.path(LOCK) {
+                atomic::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts anew where there is nothing, or takes over the finished parts of a run with
+    /// the same identity.
+    pub(super) fn resume(&mut self, identity: &Identity) -> Result<()> {
+        let path = self.path(IDENTITY);
+        if !self.is_used() {
+            self.clear()?;
+            return atomic::write(&path, &pretty(identity));
+        }
+        let next = "`--resume never` discards that work; another output folder keeps it";
+        let theirs: Identity = serde_json::from_slice(&read_json(&path)?)
+            .map_err(|e| Error::bad_data(format!("not an identity: {e}")).file(&path).next(next))?;
+        let differences = identity.differences(&theirs);
+        if !differences.is_empty() {
+            let problem = format!(
+                "this folder holds unfinished work of another run: {} {}",
+                differences.join(" and "),
+                if differences.len() == 1 { "differs" } else { "differ" }
+            );
+            return Err(Error::usage(problem).file(&path).next(next));
+        }
+        atomic::remove_leftovers(&self.folder)?;
+        self.parts = self.scan()?;
+        Ok(())
+    }
+
+    fn scan(&self) -> Result<BTreeMap<Part, Record>> {
+        let mut parts = BTreeMap::new();
+        for entry in fs::read_dir(&self.folder).map_err(|e| Error::reading(&self.folder, &e))? {
+            let name = entry.map_err(|e| Error::reading(&self.folder, &e))?.file_name();
+            let stem = name.to_str().and_then(|n| n.strip_suffix(".json"));
+            let Some(part) = stem.and_then(Part::parse) else { continue };
+            if let Some(record) = self.finished(part)? {
+                parts.insert(part, record);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The record of a part, where the part is whole.
+    fn finished(&self, part: Part) -> Result<Option<Record>> {
+        let Ok(record) = serde_json::from_slice::<Record>(&read_json(&self.record_file(part))?) else {
+            return Ok(None);
+        };
+        match fs::metadata(self.tensors_file(part)) {
+            Ok(file) if file.len() == record.bytes => {}
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(Error::reading(self.tensors_file(part), &e));
+            }
+            _ => return Ok(None),
+        }
+        let (sha256, _) = sha256_file(&self.tensors_file(part))?;
+        Ok((sha256 == record.sha256).then_some(record))
+    }
+
+    /// Writes a part: its tensors, then its record.
+    pub(super) fn put(
+        &mut self,
+        part: Part,
+        tensors: &[(String, Stored)],
+        receipts: BTreeMap<String, Value>,
+    ) -> Result<()> {
+        let mut payloads = BTreeMap::new();
+        let (mut slots, mut entries) = (Vec::new(), Vec::new());
+        for (name, stored) in tensors {
+            let (entry, parts) = encode(name, stored)?;
+            entries.push(entry);
+            for (slot, bytes) in parts {
+                if payloads.insert(slot.name.clone(), bytes).is_some() {
+                    return Err(Error::usage("stored twice in one part").tensor(&slot.name));
+                }
+                slots.push(slot);
+            }
+        }
+        file_order(&mut slots);
+        let head = header(&slots);
+        let bytes = (head.len() + slots.iter().map(|s| s.bytes()).sum::<usize>()) as u64;
+        let (mut file, mut hasher) = (Pending::create(&self.tensors_file(part), bytes)?, Hasher::default());
+        for piece in std::iter::once(&head).chain(slots.iter().map(|s| &payloads[&s.name])) {
+            hasher.update(piece);
+            file.append(piece)?;
+        }
+        file.commit()?;
+        let record = pretty(&Record { bytes, sha256: hasher.hex(), tensors: entries, receipts });
+        atomic::write(&self.record_file(part), &record)?;
+        // A number may change in its last digit on the way through JSON. Keeping what a
+        // resumed run would read makes its manifest the same as an uninterrupted run's.
+        self.parts.insert(part, serde_json::from_slice(&record).expect("it was just written"));
+        Ok(())
+    }
+
+    /// The tensors of a finished part, in the order they were put.
+    pub(super) fn read(&self, part: Part) -> Result<Vec<(String, Stored)>> {
+        let record = self
+            .parts
+            .get(&part)
+            .ok_or_else(|| Error::usage(format!("{part} is not finished")).file(&self.folder))?;
+        let file = self.open(part)?;
+        let tensor = |entry: &TensorEntry| {
+            let stored = decode(&entry.name, &entry.shape, entry.encoding, &|slot| file.read(slot))?;
+            Ok((entry.name.clone(), stored))
+        };
+        record.tensors.iter().map(tensor).collect::<Result<_>>().map_err(|e| e.or_file(file.path()))
+    }
+
+    pub(super) fn open(&self, part: Part) -> Result<Container> {
+        Container::open(&self.tensors_file(part))
+    }
+
+    /// Removes the folder once everything is in its final place.
+    pub(super) fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.folder).map_err(|e| Error::writing(&self.folder, &e))?;
+        atomic::sync_folder(&self.folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn part_names_read_back_and_sort_as_the_model_runs() {
+        let parts = [Part::Embedding, Part::Block(0), Part::Block(9), Part::Block(123_456), Part::Head];
+        for part in parts {
+            assert_eq!(Part::parse(&part.to_string()), Some(part));
+        }
+        assert!(parts.is_sorted());
+        assert_eq!(Part::parse("block-1"), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! Calibration: text to windows, windows to activations, activations to evidence
+//! (a Gram matrix for every group of linears that share an input).
+
+mod text;
+mod walk;
+mod windows;
+
+pub use text::{Document, read_documents};
+pub use walk::{Replace, Walk};
+pub use windows::{Windows, choose_windows};

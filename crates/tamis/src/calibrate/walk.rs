@@ -1,0 +1,233 @@
+//! The walk through the model, one block at a time. All calibration windows stand at
+//! the same block; the walk shows each group of linears what it will see, lets the
+//! caller replace them, and moves on with the *replaced* weights. So every linear sees
+//! the output of already compressed predecessors (true-sequential calibration), and
+//! still each linear runs exactly once.
+//!
+//! Memory: the residual stream in f32 (`tokens * hidden * 4` bytes) and the input of the
+//! linears at hand in bf16 (`tokens * max(intermediate, heads * head_dim) * 2`). The
+//! products of a calibration run round their inputs to bf16 anyway, so keeping them
+//! in bf16 between two stages changes nothing.
+
+use half::bf16;
+
+use super::Windows;
+use crate::compress::Gram;
+use crate::error::{Error, Result};
+use crate::model::block::{Block, Pass, Role, Span};
+use crate::model::config::Config;
+use crate::model::decoder::Stem;
+use crate::model::rotation::Rotation;
+use crate::ops::{KvLayer, Ops};
+use crate::units::Alpha;
+
+/// Rows that go through a stage at once: enough for the matrix product, few beside the windows.
+const ROWS: usize = 8192;
+
+/// All calibration windows, standing before some block.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    frame: Frame<'a>,
+    x: Vec<f32>,      // [windows * length, hidden]
+    carry: Vec<bf16>, // [windows * length, width of the stage at hand]
+}
+
+/// What is the same for every batch of windows.
+#[derive(Debug)]
+struct Frame<'a> {
+    ops: &'a dyn Ops,
+    config: &'a Config,
+    alpha: Alpha,
+    length: usize,
+    together: usize,          // windows a batch
+    rotations: Vec<Rotation>, // of one batch
+}
+
+/// Called with the roles that share an input, what they see, and the block in which to replace them.
+pub type Replace<'f> = dyn FnMut(&[Role], Gram, &mut Block) -> Result<()> + 'f;
+
+impl Frame<'_> {
+    /// The pass over a batch of `rows` rows; the last batch may be short.
+    fn with_pass<R>(&self, rows: usize, f: impl FnOnce(Pass<'_>, &mut [Span<'_>]) -> R) -> R {
+        let windows = rows / self.length;
+        let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
+        let mut caches: Vec<KvLayer> =
+            (0..windows).map(|_| KvLayer::new(kv_heads, head_dim, self.length)).collect();
+        let mut spans: Vec<Span<'_>> =
+            caches.iter_mut().map(|cache| Span { rows: self.length, cache }).collect();
+        let shorter: Vec<Rotation>;
+        let rotations = if windows == self.together {
+            &self.rotations
+        } else {
+            shorter = self.rotations.iter().map(|r| r.share(rows, self.together * self.length)).collect();
+            &shorter
+        };
+        f(Pass { ops: self.ops, config: self.config, rotations, alpha: self.alpha }, &mut spans)
+    }
+}
+
+/// Sum of `x x^T` over the inputs of one group of linears.
+struct Sum {
+    size: usize,
+    tokens: u64,
+    sum: Vec<f64>,
+}
+
+impl Sum {
+    fn new(size: usize) -> Self {
+        Self { size, tokens: 0, sum: vec![0.0; size * size] }
+    }
+    fn add(&mut self, ops: &dyn Ops, x: &[f32]) {
+        self.tokens += (x.len() / self.size) as u64;
+        ops.gram(x, &mut self.sum);
+    }
+    fn finish(self) -> Result<Gram> {
+        Gram::new(self.size, self.tokens, self.sum)
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// Embeds all windows. `alpha` is the ortho share with which finished blocks are replayed.
+    pub fn start(
+        ops: &'a dyn Ops,
+        config: &'a Config,
+        stem: &Stem,
+        windows: &Windows,
+        alpha: Alpha,
+    ) -> Result<Self> {
+        let length = windows.length();
+        if length > config.context {
+            let problem =
+                format!("windows of {length} tokens exceed the model's context of {}", config.context);
+            return Err(Error::usage(problem).next(format!("pass --length {} or less", config.context)));
+        }
+        let together = (ROWS / length).clamp(1, windows.count());
+        let positions: Vec<usize> = (0..together).flat_map(|_| 0..length).collect();
+        let mut x = Vec::with_capacity(windows.tokens().len() * config.hidden);
+        for window in windows.tokens().chunks_exact(length) {
+            x.extend(stem.embed(ops, config, window, &positions[..length])?);
+        }
+        let rotations = Rotation::all(config, &positions);
+        Ok(Self { frame: Frame { ops, config, alpha, length, together, rotations }, x, carry: Vec::new() })
+    }
+
+    /// Bytes that a walk over `tokens` tokens keeps, and those of one batch in flight.
+    pub fn bytes(config: &Config, tokens: u64) -> u64 {
+        let attention = config.heads * config.head_dim;
+        let kept = config.hidden * 4 + config.intermediate.max(attention) * 2;
+        // the widest moments of a batch: gate, up, down's input; or h, q, k, v, the mix
+        let mlp = 3 * config.intermediate + 2 * config.hidden;
+        let mix = 2 * config.hidden + 4 * attention + 4 * config.kv_heads * config.head_dim;
+        tokens * kept as u64 + (ROWS as u64).min(tokens) * 4 * mlp.max(mix) as u64
+    }
+
+    /// Goes through a block, replacing its linears group by group.
+    pub fn compress(&mut self, block: &mut Block, replace: &mut Replace<'_>) -> Result<()> {
+        let config = self.frame.config;
+        let mut seen = Sum::new(config.hidden);
+        self.show_attention_input(block, &mut seen);
+        replace(&[Role::Q, Role::K, Role::V], seen.finish()?, block)?;
+
+        let mut seen = Sum::new(config.heads * config.head_dim);
+        self.mix_attention(block, Some(&mut seen));
+        replace(&[Role::O], seen.finish()?, block)?;
+
+        let mut seen = Sum::new(config.hidden);
+        self.finish_attention(block, Some(&mut seen));
+        let inputs: &[Role] = if config.activation.gated() { &[Role::Gate, Role::Up] } else { &[Role::Up] };
+        replace(inputs, seen.finish()?, block)?;
+
+        let mut seen = Sum::new(config.intermediate);
+        self.mix_mlp(block, Some(&mut seen));
+        replace(&[Role::Down], seen.finish()?, block)?;
+
+        self.finish_mlp(block);
+        Ok(())
+    }
+
+    /// Goes through a block that stays as it is; the same bits as [`Walk::compress`] leaves behind
+    /// for a block with these weights.
+    pub fn pass_through(&mut self, block: &Block) {
+        self.mix_attention(block, None);
+        self.finish_attention(block, None);
+        self.mix_mlp(block, None);
+        self.finish_mlp(block);
+    }
+
+    /// Residual stream `[windows * length, hidden]` before the next block.
+    pub fn residual(&self) -> &[f32] {
+        &self.x
+    }
+
+    fn show_attention_input(&self, block: &Block, seen: &mut Sum) {
+        for x in self.x.chunks(self.batch(self.frame.config.hidden)) {
+            self.frame.with_pass(x.len() / self.frame.config.hidden, |pass, _| {
+                seen.add(pass.ops, &block.attention_input(pass, x));
+            });
+        }
+    }
+
+    fn mix_attention(&mut self, block: &Block, mut seen: Option<&mut Sum>) {
+        self.carry.clear();
+        for x in self.x.chunks(self.batch(self.frame.config.hidden)) {
+            let mixed = self.frame.with_pass(x.len() / self.frame.config.hidden, |pass, spans| {
+                block.attention_mix(pass, &block.attention_input(pass, x), spans)
+            });
+            keep(&mut self.carry, (self.x.len(), x.len()), &mixed);
+            if let Some(seen) = &mut seen {
+                seen.add(self.frame.ops, &mixed);
+            }
+        }
+    }
+
+    fn finish_attention(&mut self, block: &Block, mut seen: Option<&mut Sum>) {
+        let hidden = self.frame.config.hidden;
+        let (batch, mixed) = (self.batch(hidden), self.batch(self.carry.len() / (self.x.len() / hidden)));
+        for (x, mixed) in self.x.chunks_mut(batch).zip(self.carry.chunks(mixed)) {
+            self.frame.with_pass(x.len() / hidden, |pass, _| {
+                block.attention_output(pass, &widen(mixed), x);
+                if let Some(seen) = &mut seen {
+                    seen.add(pass.ops, &block.mlp_input(pass, x));
+                }
+            });
+        }
+    }
+
+    fn mix_mlp(&mut self, block: &Block, mut seen: Option<&mut Sum>) {
+        self.carry.clear();
+        for x in self.x.chunks(self.batch(self.frame.config.hidden)) {
+            let mixed = self.frame.with_pass(x.len() / self.frame.config.hidden, |pass, _| {
+                block.mlp_mix(pass, &block.mlp_input(pass, x))
+            });
+            keep(&mut self.carry, (self.x.len(), x.len()), &mixed);
+            if let Some(seen) = &mut seen {
+                seen.add(self.frame.ops, &mixed);
+            }
+        }
+    }
+
+    fn finish_mlp(&mut self, block: &Block) {
+        let hidden = self.frame.config.hidden;
+        let (batch, mixed) = (self.batch(hidden), self.batch(self.carry.len() / (self.x.len() / hidden)));
+        for (x, mixed) in self.x.chunks_mut(batch).zip(self.carry.chunks(mixed)) {
+            self.frame.with_pass(x.len() / hidden, |pass, _| block.mlp_output(pass, &widen(mixed), x));
+        }
+    }
+
+    /// Values in a batch of rows of this width.
+    fn batch(&self, width: usize) -> usize {
+        self.frame.together * self.frame.length * width
+    }
+}
+
+/// Appends a batch to the carry; `share` (all, this batch) lets the first one reserve room for all.
+fn keep(carry: &mut Vec<bf16>, share: (usize, usize), rows: &[f32]) {
+    if carry.is_empty() {
+        carry.reserve_exact(rows.len() * share.0 / share.1);
+    }
+    carry.extend(rows.iter().map(|v| bf16::from_f32(*v)));
+}
+
+fn widen(rows: &[bf16]) -> Vec<f32> {
+    rows.iter().map(|v| v.to_f32()).collect()
+}

@@ -1,0 +1,95 @@
+//! Calibration windows: `samples` sequences of exactly `length` tokens, never padded.
+//! Documents are joined end to end (with a separator token where the model has one),
+//! the joined stream is cut into windows, and the seed chooses among them.
+//! Knows token ids only.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::error::{Error, Result};
+
+/// Windows of equal length, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Windows {
+    length: usize,
+    tokens: Vec<u32>, // [samples, length]
+}
+
+impl Windows {
+    /// Tokens a window.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+    /// Number of windows.
+    pub fn count(&self) -> usize {
+        self.tokens.len() / self.length
+    }
+    /// All tokens, `[count, length]`.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+}
+
+/// Cuts `stream` into windows of `length` and chooses `samples` of them by `seed`, without
+/// repetition, in the order of the text. Errors if the text holds fewer windows than that.
+pub fn choose_windows(stream: &[u32], samples: usize, length: usize, seed: u64) -> Result<Windows> {
+    if samples == 0 || length < 2 {
+        return Err(Error::usage("calibration needs at least one sample of two tokens"));
+    }
+    let available = stream.len() / length;
+    if available < samples {
+        let problem = format!(
+            "{} tokens of calibration text hold {available} windows of {length}, not {samples}",
+            stream.len()
+        );
+        return Err(Error::bad_data(problem)
+            .next(format!("give more text, or pass --samples {available} or a smaller --length")));
+    }
+    // partial Fisher-Yates: the first `samples` places are a uniform choice
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut order: Vec<usize> = (0..available).collect();
+    for place in 0..samples {
+        let other = place + below(&mut random, available - place);
+        order.swap(place, other);
+    }
+    let chosen = &mut order[..samples];
+    chosen.sort_unstable();
+    let tokens = chosen.iter().flat_map(|&w| &stream[w * length..(w + 1) * length]).copied().collect();
+    Ok(Windows { length, tokens })
+}
+
+/// Uniform number below `bound` by rejection.
+fn below(random: &mut ChaCha8Rng, bound: usize) -> usize {
+    let bound = bound as u64;
+    let limit = u64::MAX - u64::MAX % bound;
+    loop {
+        let number = random.next_u64();
+        if number < limit {
+            return (number % bound) as usize;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn windows_are_whole_distinct_and_repeatable() {
+        let stream: Vec<u32> = (0..1000).collect();
+        let a = choose_windows(&stream, 7, 100, 3).unwrap();
+        assert_eq!(a, choose_windows(&stream, 7, 100, 3).unwrap());
+        assert_ne!(a, choose_windows(&stream, 7, 100, 4).unwrap());
+        let starts: Vec<u32> = a.tokens().chunks(100).map(|w| w[0]).collect();
+        assert!(starts.windows(2).all(|s| s[0] < s[1]), "{starts:?}");
+        assert!(a.tokens().chunks(100).all(|w| w.windows(2).all(|t| t[0] + 1 == t[1])));
+    }
+
+    #[test]
+    fn too_little_text_is_an_error_that_says_what_would_fit() {
+        let error = choose_windows(&[0; 999], 10, 100, 0).unwrap_err();
+        assert_eq!(error.kind(), Kind::BadData);
+        assert!(error.to_string().contains("--samples 9"), "{error}");
+    }
+}

@@ -1,0 +1,84 @@
+//! Memory and disk of a run, known before it starts.
+//!
+//! Peak = what the walk keeps (residual stream, carried activations, one batch in
+//! flight) + one block as stored + the largest linear on the bench + the embedding
+//! while the windows are embedded, whichever moment is largest.
+
+use serde::Serialize;
+
+use super::run::{Job, Plans, linear_names};
+use crate::calibrate::Walk;
+use crate::error::Result;
+use crate::load::Checkpoint;
+
+/// Bytes a run will take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// Calibration activations: residual stream, carried inputs, one batch in flight.
+    pub activations: u64,
+    /// The largest block as the source stores it.
+    pub block: u64,
+    /// Copies and factors of the largest linear while it is compressed.
+    pub bench: u64,
+    /// Embedding in memory while the windows are embedded.
+    pub embedding: u64,
+    /// The program itself: code, tokenizer, tensor index.
+    pub program: u64,
+    /// Most memory at any moment.
+    pub peak: u64,
+    /// Room needed on disk while the parts are put together.
+    pub disk: u64,
+}
+
+/// Measured resident size of the command with an open checkpoint and tokenizer.
+const PROGRAM: u64 = 96 << 20;
+
+impl Estimate {
+    /// Plans `job`. Errors: those of resolving the recipe.
+    pub fn of(job: &Job<'_>) -> Result<Self> {
+        let plans = Plans::resolve(job.checkpoint, job.recipe)?;
+        let config = job.checkpoint.config();
+        let tokens = job.calibration.as_ref().map_or(0, |c| c.windows.tokens().len() as u64);
+        let activations = if tokens == 0 { 0 } else { Walk::bytes(config, tokens) };
+        let sizes = Sizes::of(job.checkpoint);
+        let bench = if plans.needs_calibration() { bench(config) } else { sizes.largest * 12 };
+        let embedding = sizes.embedding * 2;
+        let blocks = activations + sizes.block + bench;
+        let peak = PROGRAM + blocks.max(embedding + activations);
+        let disk = plans.stored_bytes(job.checkpoint) * 2;
+        Ok(Self { activations, block: sizes.block, bench, embedding, program: PROGRAM, peak, disk })
+    }
+}
+
+/// Gram matrix (f64), its damped copy and factor (f32, f64 while factoring), and the f32 copies
+/// of the widest linear: weights, residual, residual times H, strips.
+fn bench(config: &crate::model::Config) -> u64 {
+    let k = config.hidden.max(config.intermediate).max(config.heads * config.head_dim) as u64;
+    let weights = (config.hidden * config.intermediate.max(config.heads * config.head_dim)) as u64;
+    k * k * (8 + 4 + 2 + 3 * 8) + weights * 4 * 5
+}
+
+struct Sizes {
+    block: u64,
+    largest: u64,
+    embedding: u64,
+}
+
+impl Sizes {
+    fn of(checkpoint: &Checkpoint) -> Self {
+        let config = checkpoint.config();
+        let tensors = checkpoint.tensors().tensors();
+        let names = config.architecture.family().names;
+        let of_prefix = |prefix: &str| -> u64 {
+            tensors.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, info)| info.bytes).sum()
+        };
+        let block = (0..config.layers.len()).map(|i| of_prefix(&format!("{}.{i}.", names.block))).max();
+        let weights = |name: &String| tensors.get(&format!("{name}.weight"));
+        let largest = linear_names(config).iter().filter_map(weights).map(|i| i.shape.iter().product::<usize>());
+        Self {
+            block: block.unwrap_or(0),
+            largest: largest.max().unwrap_or(0) as u64,
+            embedding: of_prefix(names.embedding),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Which tensors a part of the artifact holds, and in what form. Linears of blocks come
+//! compressed; embedding and head are kept at 16 or 8 bits; norms and biases in f32.
+//! Knows no calibration.
+
+use half::{bf16, f16};
+use tamis_kernels::pack::{DenseHalf, HalfData, PackedMatrix, RowSource};
+
+use super::run::linear_name;
+use crate::artifact::Stored;
+use crate::compress::{ClipSearch, Method, TensorPlan, Threads, Weights, compress_tensor};
+use crate::error::{Error, Result};
+use crate::load::Checkpoint;
+use crate::model::block::{Block, Role};
+use crate::model::{Config, Weight};
+use crate::recipe::{Recipe, TableBits};
+use crate::units::{Alpha, Bits, GroupSize};
+
+/// Rows of an embedding that are converted at once.
+const ROWS: usize = 4096;
+
+type Tensors = Vec<(String, Stored)>;
+
+/// Embedding, positions and input projection.
+pub(super) fn stem_tensors(checkpoint: &Checkpoint, recipe: &Recipe, threads: Threads) -> Result<Tensors> {
+    let names = checkpoint.config().architecture.family().names;
+    let prefixes = [Some(names.embedding), names.positions, names.project_in];
+    tables(checkpoint, prefixes.into_iter().flatten(), recipe.embedding, threads)
+}
+
+/// Final norm, output projection and an untied head.
+pub(super) fn head_tensors(checkpoint: &Checkpoint, recipe: &Recipe, threads: Threads) -> Result<Tensors> {
+    let names = checkpoint.config().architecture.family().names;
+    let head = (!checkpoint.config().tied).then_some(names.head);
+    let prefixes = [Some(names.final_norm), names.project_out, head];
+    tables(checkpoint, prefixes.into_iter().flatten(), recipe.head, threads)
+}
+
+/// Linears of a finished block as they are, everything else of the block in f32.
+pub(super) fn block_tensors(checkpoint: &Checkpoint, index: usize, mut block: Block) -> Result<Tensors> {
+    let config = checkpoint.config();
+    let mut tensors = Tensors::new();
+    for role in Role::ALL {
+        if let Some(linear) = block.linear_mut(role) {
+            let name = format!("{}.weight", linear_name(config, index, role));
+            tensors.push((name, Stored::Matrix(linear.weight.clone())));
+        }
+    }
+    let prefix = format!("{}.{index}.", config.architecture.family().names.block);
+    for (name, info) in checkpoint.tensors().tensors() {
+        if name.starts_with(&prefix) && info.shape.len() == 1 {
+            tensors.push((name.clone(), checkpoint.tensors().vector(name)?.into()));
+        }
+    }
+    Ok(tensors)
+}
+
+/// Puts the stored linears of a block back in place.
+pub(super) fn restore(block: &mut Block, config: &Config, index: usize, tensors: Tensors) -> Result<()> {
+    for (name, stored) in tensors {
+        let role = Role::ALL.into_iter().find(|r| format!("{}.weight", linear_name(config, index, *r)) == name);
+        match (role.and_then(|role| block.linear_mut(role)), stored) {
+            (Some(linear), Stored::Matrix(weight)) => linear.weight = weight,
+            (None, Stored::Vector(_)) => {}
+            _ => return Err(Error::bad_data("a finished block holds an unexpected tensor").tensor(name)),
+        }
+    }
+    Ok(())
+}
+
+/// All tensors under the given names: matrices as tables of `bits`, vectors in f32.
+fn tables<'a>(
+    checkpoint: &Checkpoint,
+    names: impl Iterator<Item = &'a str>,
+    bits: TableBits,
+    threads: Threads,
+) -> Result<Tensors> {
+    let mut tensors = Tensors::new();
+    for name in names {
+        for suffix in ["weight", "bias"] {
+            let name = format!("{name}.{suffix}");
+            let Some(info) = checkpoint.tensors().tensors().get(&name) else { continue };
+            tensors.push(if info.shape.len() == 1 {
+                (name.clone(), checkpoint.tensors().vector(&name)?.into())
+            } else {
+                let weight = checkpoint.tensors().weight(&name)?;
+                let table = table(&weight, bits, threads).map_err(|e| e.tensor(&name))?;
+                (name, Stored::Matrix(table))
+            });
+        }
+    }
+    Ok(tensors)
+}
+
+/// A table at 16 bits (bf16 where it was bf16 before, f16 otherwise) or at 8 (group 32, symmetric).
+fn table(weight: &Weight, bits: TableBits, threads: Threads) -> Result<Weight> {
+    match bits {
+        TableBits::Sixteen => half_table(weight),
+        TableBits::Eight => eight_bit_table(weight, threads),
+    }
+}
+
+fn half_table(weight: &Weight) -> Result<Weight> {
+    if let Weight::Half(table) = weight {
+        return Ok(Weight::Half(table.clone()));
+    }
+    let (rows, cols) = (weight.rows(), weight.cols());
+    let data = weight.to_f32(Alpha::ONE);
+    let half: Vec<f16> = data.iter().map(|v| f16::from_f32(*v)).collect();
+    let data = if half.iter().all(|v| v.is_finite()) {
+        HalfData::F16(half)
+    } else {
+        HalfData::Bf16(data.iter().map(|v| bf16::from_f32(*v)).collect())
+    };
+    DenseHalf::new(rows, cols, data).map(Weight::Half).map_err(|e| Error::bad_data(e.to_string()))
+}
+
+fn eight_bit_table(weight: &Weight, threads: Threads) -> Result<Weight> {
+    let bits = Bits::new(8)?;
+    let plan = TensorPlan {
+        bits,
+        group: GroupSize::Of(32),
+        clip: ClipSearch::None,
+        method: Method::Rtn,
+        ..TensorPlan::default()
+    };
+    let (rows, cols) = (weight.rows(), weight.cols());
+    let (mut words, mut scales) = (Vec::new(), Vec::new());
+    weight.with_rows(Alpha::ONE, |w| -> Result<()> {
+        for first in (0..rows).step_by(ROWS) {
+            let count = ROWS.min(rows - first);
+            let mut data = vec![0.0; count * cols];
+            data.chunks_exact_mut(cols).enumerate().for_each(|(r, out)| w.decode_row(first + r, out));
+            let piece = Weights { rows: count, cols, data: &data };
+            let base = compress_tensor(&piece, None, &plan, threads)?.base;
+            words.extend_from_slice(base.words());
+            scales.extend_from_slice(base.scales());
+        }
+        Ok(())
+    })?;
+    let group = plan.group.length(cols);
+    PackedMatrix::from_words((rows, cols), bits.get(), group, words, scales, None)
+        .map(Weight::Packed)
+        .map_err(|e| Error::bad_data(e.to_string()))
+}

@@ -1,0 +1,278 @@
+//! The order of a run: embedding, blocks, head, finish.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::outcome::Outcome;
+use super::parts::{block_tensors, head_tensors, restore, stem_tensors};
+use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer};
+use crate::calibrate::{Walk, Windows};
+use crate::compress::{
+    Compressed, Evidence, Gram, OrthoMode, Receipt, TensorPlan, Threads, Weights, compress_tensor,
+};
+use crate::error::{Error, Kind, Result};
+use crate::load::Checkpoint;
+use crate::model::block::{Block, Role};
+use crate::model::decoder::Stem;
+use crate::model::{Config, Weight};
+use crate::ops::Ops;
+use crate::recipe::Recipe;
+use crate::units::Alpha;
+
+/// Calibration windows and the hash of what they were made of.
+#[derive(Debug, Clone)]
+pub struct Calibration {
+    /// The windows.
+    pub windows: Windows,
+    /// Seed that chose them.
+    pub seed: u64,
+}
+
+/// Everything a run needs.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// Source model.
+    pub checkpoint: &'a Checkpoint,
+    /// What to do with it.
+    pub recipe: &'a Recipe,
+    /// Text to calibrate on; only round-to-nearest without ortho does without.
+    pub calibration: Option<Calibration>,
+    /// Arithmetic of the calibration.
+    pub ops: &'a dyn Ops,
+    /// Threads of the compression itself.
+    pub threads: Threads,
+    /// Folder to write.
+    pub output: &'a Path,
+    /// What to do with unfinished and finished work in it.
+    pub policy: (Resume, Existing),
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Blocks done.
+    pub done: usize,
+    /// Blocks in all.
+    pub total: usize,
+    /// What has just been done.
+    pub what: String,
+}
+
+/// Sees every step; `Break` stops the run at the next block boundary with all finished work kept.
+pub type Watch<'f> = dyn FnMut(&Step) -> ControlFlow<()> + 'f;
+
+impl Job<'_> {
+    /// Carries out the run. Errors: [`Kind::Stopped`] when the watcher asked for it; those of
+    /// loading, compressing and writing.
+    pub fn run(&self, watch: &mut Watch<'_>) -> Result<Outcome> {
+        let plans = Plans::resolve(self.checkpoint, self.recipe)?;
+        plans.check_calibration(self.calibration.is_some())?;
+        let mut writer = Writer::create_or_resume(self.output, &self.identity()?, self.policy)?;
+        let resumed = writer.finished().len();
+        let mut outcome = Outcome::new(resumed);
+        let stem = self.stem(&mut writer)?;
+        let walk = self.calibration.as_ref().map(|calibration| {
+            let config = self.checkpoint.config();
+            Walk::start(self.ops, config, &stem, &calibration.windows, plans.replay_alpha())
+        });
+        drop(stem);
+        let mut walk = walk.transpose()?;
+        let total = self.checkpoint.config().layers.len();
+        for index in 0..total {
+            let part = Part::Block(index);
+            let finished = writer.finished().contains(&part);
+            if finished {
+                self.replay(&writer, index, walk.as_mut())?;
+            } else {
+                let (tensors, receipts) = self.block(index, &plans, walk.as_mut())?;
+                let kept = receipts.iter().map(|(name, r)| Ok((name.clone(), durable(r)?)));
+                writer.put(part, &tensors, kept.collect::<Result<_>>()?)?;
+                outcome.extend(receipts);
+            }
+            let what = format!("block {index} {}", if finished { "replayed" } else { "compressed" });
+            let step = Step { done: index + 1, total, what };
+            if watch(&step).is_break() && index + 1 < total {
+                return Err(Error::new(Kind::Stopped, format!("stopped after block {index}"))
+                    .file(self.output)
+                    .next("give the same command again to go on"));
+            }
+        }
+        drop(walk);
+        if !writer.finished().contains(&Part::Head) {
+            writer.put(Part::Head, &head_tensors(self.checkpoint, self.recipe, self.threads)?, BTreeMap::new())?;
+        }
+        let manifest = writer.finish(self.extras()?)?;
+        outcome.finish(&manifest)?;
+        Ok(outcome)
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        let calibration = self.calibration.as_ref().map(|c| c.windows.digest());
+        Ok(Identity::new(self.recipe.digest(), self.checkpoint.fingerprint()?, calibration))
+    }
+
+    /// The stem as the finished model will have it.
+    fn stem(&self, writer: &mut Writer) -> Result<Stem> {
+        if !writer.finished().contains(&Part::Embedding) {
+            let tensors = stem_tensors(self.checkpoint, self.recipe, self.threads)?;
+            writer.put(Part::Embedding, &tensors, BTreeMap::new())?;
+        }
+        let mut stem = Stem::load(self.checkpoint)?;
+        for (name, stored) in writer.read(Part::Embedding)? {
+            if let Stored::Matrix(weight) = stored {
+                stem.replace(self.checkpoint.config(), &name, weight);
+            }
+        }
+        Ok(stem)
+    }
+
+    fn replay(&self, writer: &Writer, index: usize, walk: Option<&mut Walk<'_>>) -> Result<()> {
+        if let Some(walk) = walk {
+            let mut block = Block::load(self.checkpoint, index)?;
+            restore(&mut block, self.checkpoint.config(), index, writer.read(Part::Block(index))?)?;
+            walk.pass_through(&block);
+        }
+        Ok(())
+    }
+
+    fn block(
+        &self,
+        index: usize,
+        plans: &Plans,
+        walk: Option<&mut Walk<'_>>,
+    ) -> Result<(Vec<(String, Stored)>, Vec<(String, Receipt)>)> {
+        let config = self.checkpoint.config();
+        let mut block = Block::load(self.checkpoint, index)?;
+        let mut receipts = Vec::new();
+        let mut replace = |roles: &[Role], gram: Option<&Gram>, block: &mut Block| {
+            let mut shared: Vec<Evidence> = Vec::new();
+            for &role in roles {
+                let name = linear_name(config, index, role);
+                let plan = &plans.by_name[&name];
+                let evidence = gram.map(|gram| prepared(&mut shared, gram, plan));
+                let compressed = self.linear(block, role, evidence, plan).map_err(|e| e.tensor(&name))?;
+                receipts.push((name, compressed.receipt.clone()));
+                put_linear(block, role, compressed);
+            }
+            Ok(())
+        };
+        match walk {
+            Some(walk) => {
+                walk.compress(&mut block, &mut |roles, gram, block| replace(roles, Some(&gram), block))?;
+            }
+            None => replace(&present(&block), None, &mut block)?,
+        }
+        Ok((block_tensors(self.checkpoint, index, block)?, receipts))
+    }
+
+    fn linear(
+        &self,
+        block: &Block,
+        role: Role,
+        evidence: Option<&Evidence>,
+        plan: &TensorPlan,
+    ) -> Result<Compressed> {
+        let weight = &block.linear(role).ok_or_else(|| Error::usage("a role without a layer"))?.weight;
+        let data = weight.to_f32(Alpha::ONE);
+        let weights = Weights { rows: weight.rows(), cols: weight.cols(), data: &data };
+        compress_tensor(&weights, evidence, plan, self.threads)
+    }
+
+    fn extras(&self) -> Result<Finish> {
+        Ok(Finish {
+            config: self.checkpoint.hf_config()?,
+            files: self.checkpoint.text_files()?,
+            recipe: self.recipe.to_json(),
+            seed: self.calibration.as_ref().map_or(0, |c| c.seed),
+            run: Value::Null,
+        })
+    }
+}
+
+/// A receipt without what differs from run to run: the manifest is the same after a resumed run.
+fn durable(receipt: &Receipt) -> Result<Value> {
+    let mut value = serde_json::to_value(receipt)
+        .map_err(|e| Error::new(Kind::NonFinite, format!("a receipt cannot be written: {e}")))?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("seconds");
+    }
+    Ok(value)
+}
+
+fn prepared<'e>(shared: &'e mut Vec<Evidence>, gram: &Gram, plan: &TensorPlan) -> &'e Evidence {
+    let wanted = (plan.damping, plan.order);
+    let at = shared.iter().position(|e| (e.damping(), e.order()) == wanted).unwrap_or_else(|| {
+        shared.push(Evidence::prepare(gram, plan.damping, plan.order));
+        shared.len() - 1
+    });
+    &shared[at]
+}
+
+fn put_linear(block: &mut Block, role: Role, compressed: Compressed) {
+    if let Some(linear) = block.linear_mut(role) {
+        linear.weight = match compressed.ortho {
+            Some(ortho) => Weight::Sieved { base: compressed.base, ortho },
+            None => Weight::Packed(compressed.base),
+        };
+    }
+}
+
+fn present(block: &Block) -> Vec<Role> {
+    Role::ALL.into_iter().filter(|role| block.linear(*role).is_some()).collect()
+}
+
+/// Name of a block's linear, without `.weight`.
+pub(super) fn linear_name(config: &Config, index: usize, role: Role) -> String {
+    let names = config.architecture.family().names;
+    let relative = match role {
+        Role::Q => names.q,
+        Role::K => names.k,
+        Role::V => names.v,
+        Role::O => names.o,
+        Role::Gate => names.gate.unwrap_or_default(),
+        Role::Up => names.up,
+        Role::Down => names.down,
+    };
+    format!("{}.{index}.{relative}", names.block)
+}
+
+/// Names of all linears that a recipe speaks about.
+pub(super) fn linear_names(config: &Config) -> Vec<String> {
+    let roles = Role::ALL.into_iter().filter(|r| *r != Role::Gate || config.activation.gated());
+    let roles: Vec<Role> = roles.collect();
+    (0..config.layers.len()).flat_map(|i| roles.iter().map(move |r| linear_name(config, i, *r))).collect()
+}
+
+/// The recipe, tensor by tensor.
+pub(super) struct Plans {
+    by_name: BTreeMap<String, TensorPlan>,
+}
+
+impl Plans {
+    pub(super) fn resolve(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Self> {
+        let names = linear_names(checkpoint.config());
+        Ok(Self { by_name: recipe.resolve(&names)?.into_iter().collect() })
+    }
+
+    pub(super) fn needs_calibration(&self) -> bool {
+        use crate::compress::Method;
+        self.by_name.values().any(|p| p.method != Method::Rtn || p.ortho != OrthoMode::None)
+    }
+
+    fn check_calibration(&self, given: bool) -> Result<()> {
+        if given || !self.needs_calibration() {
+            return Ok(());
+        }
+        Err(Error::usage("this recipe needs calibration text").next("pass --calibration FILE (.txt or .jsonl)"))
+    }
+
+    /// A base-first stream leaves the base exactly as it would be without one, so finished blocks
+    /// are replayed as base alone; a joint base is only right together with its stream.
+    fn replay_alpha(&self) -> Alpha {
+        let joint = self.by_name.values().any(|p| p.ortho == OrthoMode::Joint);
+        if joint { Alpha::ONE } else { Alpha::ZERO }
+    }
+}

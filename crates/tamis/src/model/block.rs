@@ -1,0 +1,259 @@
+//! One decoder block as six stages. The forward pass runs them in order; calibration
+//! stops between them, because the input of `attention_mix`, `attention_output`,
+//! `mlp_mix` and `mlp_output` is what their linear layers see.
+//!
+//! | stage | linears it applies |
+//! |---|---|
+//! | `attention_input` | |
+//! | `attention_mix` | q, k, v |
+//! | `attention_output` | o |
+//! | `mlp_input` | |
+//! | `mlp_mix` | gate, up |
+//! | `mlp_output` | down |
+
+use super::config::{Config, NormPlacement};
+use super::rotation::Rotation;
+use super::{Layer, Linear, NormWeights};
+use crate::error::Result;
+use crate::load::Checkpoint;
+use crate::ops::{AttentionParams, KvLayer, Ops};
+use crate::units::Alpha;
+
+/// The seven linear layers of a block, in the order of the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// Attention output.
+    O,
+    /// MLP gate.
+    Gate,
+    /// MLP up (OPT: fc1).
+    Up,
+    /// MLP down (OPT: fc2).
+    Down,
+}
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+}
+
+/// Weights of a block.
+#[derive(Debug, Clone)]
+pub struct Block {
+    layer: Layer,
+    attention_norm: NormWeights,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    q_norm: Option<NormWeights>,
+    k_norm: Option<NormWeights>,
+    post_attention_norm: Option<NormWeights>,
+    mlp_norm: NormWeights,
+    gate: Option<Linear>,
+    up: Linear,
+    down: Linear,
+    post_mlp_norm: Option<NormWeights>,
+}
+
+/// What every stage needs besides weights and activations.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// Arithmetic.
+    pub ops: &'a dyn Ops,
+    /// Shape and switches.
+    pub config: &'a Config,
+    /// Angles of all rows, one entry a rotary table.
+    pub rotations: &'a [Rotation],
+    /// Share of the ortho stream.
+    pub alpha: Alpha,
+}
+
+/// Rows of one sequence within a batch, and its cache of this layer. The cache's
+/// length before the pass is the position of the first row.
+#[derive(Debug)]
+pub struct Span<'a> {
+    /// Rows of this sequence.
+    pub rows: usize,
+    /// Keys and values of this layer.
+    pub cache: &'a mut KvLayer,
+}
+
+impl Block {
+    /// Reads block `index`.
+    pub fn load(checkpoint: &Checkpoint, index: usize) -> Result<Self> {
+        let config = checkpoint.config();
+        let names = config.architecture.family().names;
+        let name = |relative: &str| format!("{}.{index}.{relative}", names.block);
+        let (hidden, inner) = (config.hidden, config.intermediate);
+        let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let linear = |relative: &str, out, cols| checkpoint.linear(&name(relative), out, cols);
+        let norm = |relative: &str, width| checkpoint.norm(&name(relative), width, config.norm);
+        let optional = |relative: Option<&str>| relative.map(|r| norm(r, hidden)).transpose();
+        let head_norm = |relative: &str| config.qk_norm.then(|| norm(relative, config.head_dim)).transpose();
+        let both = config.placement == NormPlacement::Both;
+        Ok(Self {
+            layer: config.layers[index],
+            attention_norm: norm(names.attention_norm, hidden)?,
+            q: linear(names.q, q_width, hidden)?,
+            k: linear(names.k, kv_width, hidden)?,
+            v: linear(names.v, kv_width, hidden)?,
+            o: linear(names.o, hidden, q_width)?,
+            q_norm: head_norm(names.q_norm)?,
+            k_norm: head_norm(names.k_norm)?,
+            post_attention_norm: optional(names.post_attention_norm.filter(|_| both))?,
+            mlp_norm: norm(names.mlp_norm, hidden)?,
+            gate: names.gate.map(|g| linear(g, inner, hidden)).transpose()?,
+            up: linear(names.up, inner, hidden)?,
+            down: linear(names.down, hidden, inner)?,
+            post_mlp_norm: optional(names.post_mlp_norm.filter(|_| both))?,
+        })
+    }
+
+    /// The linear layer of a role; a model without a gate has none there.
+    pub fn linear(&self, role: Role) -> Option<&Linear> {
+        match role {
+            Role::Q => Some(&self.q),
+            Role::K => Some(&self.k),
+            Role::V => Some(&self.v),
+            Role::O => Some(&self.o),
+            Role::Gate => self.gate.as_ref(),
+            Role::Up => Some(&self.up),
+            Role::Down => Some(&self.down),
+        }
+    }
+
+    /// The same, to be replaced.
+    pub fn linear_mut(&mut self, role: Role) -> Option<&mut Linear> {
+        match role {
+            Role::Q => Some(&mut self.q),
+            Role::K => Some(&mut self.k),
+            Role::V => Some(&mut self.v),
+            Role::O => Some(&mut self.o),
+            Role::Gate => self.gate.as_mut(),
+            Role::Up => Some(&mut self.up),
+            Role::Down => Some(&mut self.down),
+        }
+    }
+
+    /// `x [m, hidden]` through the whole block, in place.
+    pub fn forward(&self, pass: Pass<'_>, x: &mut [f32], spans: &mut [Span<'_>]) {
+        let h = self.attention_input(pass, x);
+        let mixed = self.attention_mix(pass, &h, spans);
+        self.attention_output(pass, &mixed, x);
+        let h = self.mlp_input(pass, x);
+        let mixed = self.mlp_mix(pass, &h);
+        self.mlp_output(pass, &mixed, x);
+    }
+
+    /// What q, k and v see, `[m, hidden]`.
+    pub fn attention_input(&self, pass: Pass<'_>, x: &[f32]) -> Vec<f32> {
+        sublayer_input(pass, &self.attention_norm, x)
+    }
+
+    /// What o sees, `[m, heads * head_dim]`. Appends keys and values to the caches.
+    pub fn attention_mix(&self, pass: Pass<'_>, h: &[f32], spans: &mut [Span<'_>]) -> Vec<f32> {
+        let config = pass.config;
+        let mut q = apply(pass, &self.q, h);
+        let mut k = apply(pass, &self.k, h);
+        let v = apply(pass, &self.v, h);
+        if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
+            q = normed(pass, q_norm, &q);
+            k = normed(pass, k_norm, &k);
+        }
+        if let Some(Rotation { cos, sin }) = pass.rotations.get(self.layer.rope) {
+            pass.ops.rotate(&mut q, config.head_dim, cos, sin);
+            pass.ops.rotate(&mut k, config.head_dim, cos, sin);
+        }
+        let params = AttentionParams {
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            scale: config.attention_scale,
+            softcap: config.attention_softcap,
+            window: self.layer.window,
+        };
+        let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let mut mixed = vec![0.0; q.len()];
+        let mut row = 0;
+        for span in spans {
+            let (rows, start) = (row..row + span.rows, span.cache.len());
+            row += span.rows;
+            let kv = rows.start * kv_width..rows.end * kv_width;
+            let q_rows = rows.start * q_width..rows.end * q_width;
+            let appended = span.cache.append(&k[kv.clone()], &v[kv]);
+            appended.expect("whoever opens a cache gives it room for the whole sequence");
+            pass.ops.attend(&q[q_rows.clone()], start, span.cache, &params, &mut mixed[q_rows]);
+        }
+        mixed
+    }
+
+    /// Adds the attention branch to `x`.
+    pub fn attention_output(&self, pass: Pass<'_>, mixed: &[f32], x: &mut [f32]) {
+        let branch = apply(pass, &self.o, mixed);
+        sublayer_output(pass, branch, (&self.attention_norm, self.post_attention_norm.as_ref()), x);
+    }
+
+    /// What gate and up see, `[m, hidden]`.
+    pub fn mlp_input(&self, pass: Pass<'_>, x: &[f32]) -> Vec<f32> {
+        sublayer_input(pass, &self.mlp_norm, x)
+    }
+
+    /// What down sees, `[m, intermediate]`.
+    pub fn mlp_mix(&self, pass: Pass<'_>, h: &[f32]) -> Vec<f32> {
+        let up = apply(pass, &self.up, h);
+        let (mut x, up) = match &self.gate {
+            Some(gate) => (apply(pass, gate, h), Some(up)),
+            None => (up, None),
+        };
+        pass.ops.activate(pass.config.activation, &mut x, up.as_deref());
+        x
+    }
+
+    /// Adds the MLP branch to `x`.
+    pub fn mlp_output(&self, pass: Pass<'_>, mixed: &[f32], x: &mut [f32]) {
+        let branch = apply(pass, &self.down, mixed);
+        sublayer_output(pass, branch, (&self.mlp_norm, self.post_mlp_norm.as_ref()), x);
+    }
+}
+
+fn apply(pass: Pass<'_>, linear: &Linear, x: &[f32]) -> Vec<f32> {
+    let mut y = vec![0.0; x.len() / linear.weight.cols() * linear.weight.rows()];
+    pass.ops.linear(x, linear, pass.alpha, &mut y);
+    y
+}
+
+fn normed(pass: Pass<'_>, weights: &NormWeights, x: &[f32]) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    pass.ops.norm(x, pass.config.norm, weights, &mut y);
+    y
+}
+
+fn sublayer_input(pass: Pass<'_>, norm: &NormWeights, x: &[f32]) -> Vec<f32> {
+    match pass.config.placement {
+        NormPlacement::Before | NormPlacement::Both => normed(pass, norm, x),
+        NormPlacement::After => x.to_vec(),
+    }
+}
+
+/// Adds a branch to the residual stream; `norms` are the sub-layer's own norm, which
+/// post-norm models apply to the sum, and the norm of the branch.
+fn sublayer_output(
+    pass: Pass<'_>,
+    branch: Vec<f32>,
+    norms: (&NormWeights, Option<&NormWeights>),
+    x: &mut [f32],
+) {
+    let branch = norms.1.map(|norm| normed(pass, norm, &branch)).unwrap_or(branch);
+    pass.ops.add(x, &branch);
+    if pass.config.placement == NormPlacement::After {
+        let y = normed(pass, norms.0, x);
+        x.copy_from_slice(&y);
+    }
+}

@@ -1,0 +1,59 @@
+//! A decoder with the arithmetic it runs on: the real [`LanguageModel`].
+
+use std::sync::Arc;
+
+use super::decoder::{Decoder, KvCache, Sequence};
+use super::language_model::{Continuation, LanguageModel, Rows};
+use crate::error::Result;
+use crate::ops::Ops;
+use crate::units::Alpha;
+
+/// Decoder and op set.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    decoder: Arc<Decoder>,
+    ops: Arc<dyn Ops>,
+}
+
+impl Engine {
+    /// Puts the two together.
+    pub fn new(decoder: Decoder, ops: Arc<dyn Ops>) -> Self {
+        Self { decoder: Arc::new(decoder), ops }
+    }
+    /// The decoder.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+}
+
+impl LanguageModel for Engine {
+    fn vocab(&self) -> usize {
+        self.decoder.config().vocab
+    }
+    fn context(&self) -> usize {
+        self.decoder.config().context
+    }
+    fn start(&self) -> Box<dyn Continuation + '_> {
+        let cache = KvCache::new(self.decoder.config(), self.context());
+        Box::new(EngineSequence { engine: self, cache })
+    }
+}
+
+struct EngineSequence<'a> {
+    engine: &'a Engine,
+    cache: KvCache,
+}
+
+impl Continuation for EngineSequence<'_> {
+    fn push(&mut self, tokens: &[u32], alpha: Alpha, rows: Rows, logits: &mut Vec<f32>) -> Result<()> {
+        let Engine { decoder, ops } = self.engine;
+        let mut batch = [Sequence { tokens, cache: &mut self.cache }];
+        let hidden = decoder.hidden(&**ops, &mut batch, alpha)?;
+        let asked = rows.count(tokens.len()) * decoder.config().hidden;
+        decoder.logits(&**ops, &hidden[hidden.len() - asked..], alpha, logits);
+        Ok(())
+    }
+    fn len(&self) -> usize {
+        self.cache.len()
+    }
+}
