@@ -38,7 +38,7 @@ pub(crate) fn row_lines<T>(len: usize) -> usize {
 }
 
 /// A buffer that only grows; what it holds is left over from the last use.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Aligned(Vec<Line>);
 
 impl Aligned {

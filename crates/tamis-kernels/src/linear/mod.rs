@@ -9,7 +9,7 @@ mod dot;
 pub mod scalar;
 mod tile;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 pub(crate) use dot::{Dot, DotKernel, Operand, run_dot};
@@ -38,7 +38,7 @@ const PANEL_BYTES: usize = 512 << 10;
 
 thread_local! {
     /// A thread's buffers: one decoded row, and the converted rows of a panel.
-    static SCRATCH: RefCell<(Aligned, Aligned)> = const { RefCell::new((Aligned::new(), Aligned::new())) };
+    static SCRATCH: Cell<(Aligned, Aligned)> = const { Cell::new((Aligned::new(), Aligned::new())) };
 }
 
 /// `y[m, n] = x[m, k] * W^T`, `W` of shape `[n, k]`; `m = x.len() / k`.
@@ -138,24 +138,25 @@ impl DotKernel for Panel<'_> {
         if let Some(w) = self.weights.as_f32().and_then(D::borrow) {
             return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), k, &sink);
         }
-        SCRATCH.with_borrow_mut(|(row, panel)| {
-            let stride = row_lines::<D::Element>(k);
-            let lines = panel.lines(count * stride);
-            let row = row.numbers::<f32>(k);
-            for (j, lines) in self.rows.zip(lines.chunks_exact_mut(stride)) {
-                let to = &mut numbers_mut::<D::Element>(lines)[..k];
-                match D::borrow_mut(to) {
-                    Some(to) => self.weights.decode_row(j, to),
-                    None => {
-                        self.weights.decode_row(j, row);
-                        dot.convert(row, to);
-                    }
+        // Taken, not borrowed in a closure: a closure would not be compiled for the
+        // instruction set of this function.
+        let (mut row, mut panel) = SCRATCH.take();
+        let per_row = row_lines::<D::Element>(k);
+        let lines = panel.lines(count * per_row);
+        let row_values = row.numbers::<f32>(k);
+        for (j, lines) in self.rows.zip(lines.chunks_exact_mut(per_row)) {
+            let to = &mut numbers_mut::<D::Element>(lines)[..k];
+            match D::borrow_mut(to) {
+                Some(to) => self.weights.decode_row(j, to),
+                None => {
+                    self.weights.decode_row(j, row_values);
+                    dot.convert(row_values, to);
                 }
             }
-            let elements = numbers::<D::Element>(lines);
-            let stride = elements.len() / count;
-            product(dot, x, Rows::new(elements, stride, count, k), k, &sink);
-        });
+        }
+        let elements = numbers::<D::Element>(lines);
+        product(dot, x, Rows::new(elements, elements.len() / count, count, k), k, &sink);
+        SCRATCH.set((row, panel));
     }
 }
 

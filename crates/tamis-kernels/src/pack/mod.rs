@@ -2,12 +2,13 @@
 //! index without doubt; every layout can decode any of its rows to f32, which
 //! is all that the matrix product needs to know.
 
+mod decode;
 mod dense;
 mod integers;
 mod sieved;
 mod sparse;
 
-pub use dense::{DenseF32, DenseHalf, HalfData};
+pub use dense::{DenseF32, DenseHalf, F32Rows, HalfData};
 pub use integers::{PackedMatrix, packed_words};
 pub use sieved::SievedRows;
 pub use sparse::SparseRows;
@@ -40,3 +41,6 @@ pub trait RowSource: Sync {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;
