@@ -9,7 +9,7 @@
 pub mod scalar;
 mod transpose;
 
-use crate::aligned::{Aligned, numbers, row_lines};
+use crate::aligned::Aligned;
 use crate::linear::{Dot, DotKernel, Operand, Precision, Rows, Sink, product, run_dot};
 use crate::pool::{Cpu, Disjoint};
 

@@ -170,14 +170,10 @@ fn lane_sums<D: Dot, const N: usize>(dot: D, sums: &[SumsOf<D>; N]) -> [f32; N] 
     let mut out = [0.0; N];
     let mut n = 0;
     while n < N {
+        let count = 4.min(N - n);
         let mut four = [l.splat(0.0); 4];
-        for i in 0..4.min(N - n) {
-            four[i] = sums[n + i];
-        }
-        let values = l.sum4(four);
-        for i in 0..4.min(N - n) {
-            out[n + i] = values[i];
-        }
+        four[..count].copy_from_slice(&sums[n..n + count]);
+        out[n..n + count].copy_from_slice(&l.sum4(four)[..count]);
         n += 4;
     }
     out

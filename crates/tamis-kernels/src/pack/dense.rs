@@ -23,7 +23,7 @@ pub struct F32Rows<'a> {
 impl<'a> F32Rows<'a> {
     /// Views whole rows of `cols` values.
     pub fn new(cols: usize, data: &'a [f32]) -> Result<Self, PackError> {
-        let rows = if cols == 0 { 0 } else { data.len() / cols };
+        let rows = data.len().checked_div(cols).unwrap_or(0);
         check(rows, cols, data.len())?;
         Ok(Self { cols, data })
     }
