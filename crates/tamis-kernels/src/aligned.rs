@@ -2,6 +2,9 @@
 
 const LINE: usize = 64;
 
+/// 32 MiB: an idle thread holds no more.
+const KEPT_LINES: usize = 1 << 19;
+
 /// A cache line of plain numbers.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -44,6 +47,10 @@ pub(crate) struct Aligned(Vec<Line>);
 impl Aligned {
     pub(crate) const fn new() -> Self {
         Self(Vec::new())
+    }
+    /// Itself, if it is small enough to be kept until the next call; else nothing.
+    pub(crate) fn kept(self) -> Self {
+        if self.0.len() <= KEPT_LINES { self } else { Self::new() }
     }
     /// All lines.
     pub(crate) fn all(&self) -> &[Line] {

@@ -27,8 +27,12 @@ impl PackedRow<'_> {
     /// Scale and zero of a group.
     #[inline(always)]
     fn grid(&self, group: usize) -> (f32, i32) {
-        let zero = self.zeros.map_or(1 << (self.bits - 1), |z| i32::from(z[group]));
-        (self.scales[group].to_f32(), zero)
+        (self.scales[group].to_f32(), self.zero(group))
+    }
+    /// Zero code of a group.
+    #[inline(always)]
+    fn zero(&self, group: usize) -> i32 {
+        self.zeros.map_or(1 << (self.bits - 1), |z| i32::from(z[group]))
     }
     /// Whether groups start at a vector of `lanes` codes.
     #[cfg(all(target_arch = "x86_64", not(miri)))]
