@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod artifact;
+pub mod compress;
 pub mod error;
 pub mod load;
 pub mod model;
+pub mod recipe;
 pub mod units;
 
 pub use error::{Error, Kind, Result};

@@ -1,0 +1,129 @@
+//! What is to be done with one linear, as a recipe says it. It knows no tensor.
+//!
+//! Defaults follow GPTQ (Frantar 2022, arXiv 2210.17323) with static groups.
+
+use serde::{Deserialize, Serialize};
+
+use super::grid::{ClipSearch, GridSpec, Symmetry};
+use super::order::ActivationOrder;
+use crate::error::{Error, Result};
+use crate::units::{Bits, Damping, Density, GroupSize};
+
+/// How the base is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Round to nearest.
+    Rtn,
+    /// Column sweep with error compensation.
+    Gptq,
+}
+
+/// How the ortho stream is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OrthoMode {
+    /// No stream.
+    None,
+    /// Greedy support and least-squares values on an untouched base.
+    Quality,
+    /// Outliers leave the base during the sweep (SpQR).
+    Joint,
+    /// The largest residuals: a control for tables, not a recommendation.
+    TopResidual,
+}
+
+/// What follows when the Gram matrix cannot be factored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnSingular {
+    /// Round to nearest; the receipt says so.
+    Rtn,
+    /// An error.
+    Fail,
+}
+
+/// The plan of one linear.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct TensorPlan {
+    /// Width of a code.
+    pub bits: Bits,
+    /// Columns that share a scale.
+    pub group: GroupSize,
+    /// Where a grid has its zero.
+    pub symmetry: Symmetry,
+    /// How a scale is found.
+    pub clip: ClipSearch,
+    /// Column order of the sweep.
+    pub order: ActivationOrder,
+    /// Share of the mean diagonal added to the Gram matrix.
+    pub damping: Damping,
+    /// How the base is made.
+    pub method: Method,
+    /// How the ortho stream is made.
+    pub ortho: OrthoMode,
+    /// Share of entries that the ortho stream may hold.
+    pub density: Density,
+    /// What a singular Gram matrix leads to.
+    pub on_singular: OnSingular,
+}
+
+impl Default for TensorPlan {
+    /// Symmetric INT4 in groups of 128, GPTQ with static activation order and clip
+    /// search, 1 % damping, no ortho (0.5 % where a mode is chosen).
+    fn default() -> Self {
+        let fixed = "the default lies in the range of its type";
+        Self {
+            bits: Bits::new(4).expect(fixed),
+            group: GroupSize::Of(128),
+            symmetry: Symmetry::Symmetric,
+            clip: ClipSearch::Search,
+            order: ActivationOrder::Static,
+            damping: Damping::new(0.01).expect(fixed),
+            method: Method::Gptq,
+            ortho: OrthoMode::None,
+            density: Density::new(0.005).expect(fixed),
+            on_singular: OnSingular::Rtn,
+        }
+    }
+}
+
+impl TensorPlan {
+    /// The part that says what the grids look like.
+    pub fn grid(&self) -> GridSpec {
+        GridSpec { bits: self.bits, group: self.group, symmetry: self.symmetry, clip: self.clip }
+    }
+
+    /// Refuses combinations that have no meaning, before any work is done.
+    pub fn check(&self) -> Result<()> {
+        if self.ortho == OrthoMode::Joint && self.method != Method::Gptq {
+            return Err(Error::usage("ortho \"joint\" decides inside the sweep, but the method is \"rtn\"")
+                .next("use method \"gptq\", or ortho \"quality\""));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plan_reads_kebab_case_fills_defaults_and_refuses_unknown_names() {
+        let text = r#"{"bits": 3, "group": "row", "ortho": "top-residual", "on-singular": "fail"}"#;
+        let plan: TensorPlan = serde_json::from_str(text).unwrap();
+        assert_eq!((plan.bits.get(), plan.group, plan.ortho), (3, GroupSize::Row, OrthoMode::TopResidual));
+        assert_eq!(plan.damping, TensorPlan::default().damping);
+        let again: TensorPlan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
+        assert_eq!(again, plan);
+        assert!(serde_json::from_str::<TensorPlan>(r#"{"bit": 3}"#).is_err());
+        assert!(serde_json::from_str::<TensorPlan>(r#"{"damping": 0}"#).is_err());
+    }
+
+    #[test]
+    fn joint_without_a_sweep_is_refused() {
+        let plan = TensorPlan { method: Method::Rtn, ortho: OrthoMode::Joint, ..TensorPlan::default() };
+        assert!(plan.check().is_err());
+    }
+}

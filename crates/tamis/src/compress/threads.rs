@@ -1,0 +1,75 @@
+//! A fixed number of threads for independent tasks. It knows nothing about what a
+//! task computes; because every task is a pure function of its index and results
+//! come back in index order, the answer is the same for any number of threads.
+//!
+//! The tasks are strips of rows: rows of W are independent given the factor of
+//! the inverse Gram matrix (Frantar 2022, arXiv 2210.17323, step 1).
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// How many threads may work at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads(NonZeroUsize);
+
+impl Threads {
+    /// Only the calling thread.
+    pub const ONE: Self = Self(NonZeroUsize::MIN);
+
+    /// `count` threads.
+    pub fn new(count: NonZeroUsize) -> Self {
+        Self(count)
+    }
+
+    /// `[f(0), f(1), ..., f(tasks - 1)]`.
+    pub fn map<T: Send>(self, tasks: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let threads = self.0.get().min(tasks);
+        if threads <= 1 {
+            return (0..tasks).map(f).collect();
+        }
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&task| task < tasks);
+            std::iter::from_fn(take).map(|task| (task, f(task))).collect::<Vec<_>>()
+        };
+        let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut done = work();
+            for other in others {
+                done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            done
+        });
+        done.sort_unstable_by_key(|(task, _)| *task);
+        done.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// `f(i, &mut items[i])` for every item.
+    pub fn each<T: Send>(self, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
+        let workers = self.0.get().min(items.len());
+        let queue = Mutex::new(items.iter_mut().enumerate());
+        let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = |_| std::iter::from_fn(take).for_each(|(i, item)| f(i, item));
+        self.map(workers, work);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_for_any_number_of_threads() {
+        for threads in 1..5 {
+            for tasks in [0, 1, 2, 33] {
+                let threads = Threads::new(NonZeroUsize::new(threads).unwrap());
+                let squares: Vec<usize> = (0..tasks).map(|i| i * i).collect();
+                assert_eq!(threads.map(tasks, |i| i * i), squares);
+                let mut items: Vec<usize> = (0..tasks).collect();
+                threads.each(&mut items, |i, item| *item *= i);
+                assert_eq!(items, squares);
+            }
+        }
+    }
+}
