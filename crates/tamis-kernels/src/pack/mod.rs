@@ -3,11 +3,14 @@
 //! is all that the matrix product needs to know.
 
 mod dense;
+mod ggml;
+mod ggml_k;
 mod integers;
 mod sieved;
 mod sparse;
 
 pub use dense::{DenseF32, DenseHalf, HalfData};
+pub use ggml::{GgmlMatrix, GgmlType};
 pub use integers::{PackedMatrix, packed_words};
 pub use sieved::SievedRows;
 pub use sparse::SparseRows;

@@ -5,8 +5,23 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+pub mod file;
+pub mod folder;
+pub mod gguf;
+mod hub;
+mod open;
+pub mod safetensors;
+mod sniff;
+#[cfg(test)]
+pub(crate) mod testdata;
+pub mod tokenizer;
+mod values;
+
+pub use tokenizer::{AddSpecial, SpecialText, TextStream, Tokenizer};
+
+use crate::error::{Error, Result};
 use crate::model::{Config, Weight};
+use open::TextSide;
 
 /// What the index of a checkpoint says about one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,18 +48,46 @@ pub trait TensorSource: Send + Sync + std::fmt::Debug {
     fn vector(&self, name: &str) -> Result<Vec<f32>>;
 }
 
+impl TensorInfo {
+    /// Refuses any other shape than the one that the configuration asks for.
+    pub fn expect_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+        if self.shape == shape {
+            return Ok(());
+        }
+        Err(Error::bad_data(format!("shape {:?}; the configuration asks for {shape:?}", self.shape))
+            .file(&self.file)
+            .tensor(name)
+            .next("configuration and weights are not of the same model: fetch both again"))
+    }
+}
+
 /// An opened model: configuration, text side and lazily read tensors.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
     config: Config,
     tensors: Box<dyn TensorSource>,
+    text: TextSide,
 }
 
 impl Checkpoint {
-    /// Puts a checkpoint together from parts that a reader has checked.
+    /// Opens a model: a Hugging Face folder, a GGUF file, an artifact of tamis, or
+    /// `hf://org/name[@revision]` from the local cache. Decided by content. No weight is
+    /// read yet.
+    pub fn open(spec: &str) -> Result<Self> {
+        open::open(spec)
+    }
+    /// Puts a checkpoint together from parts that a reader has checked; tokenizer and
+    /// chat template are looked for in the folder `path`.
     pub fn new(path: PathBuf, config: Config, tensors: Box<dyn TensorSource>) -> Self {
-        Self { path, config, tensors }
+        Self { text: TextSide::Folder(path.clone()), path, config, tensors }
+    }
+    /// Reads the tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        match &self.text {
+            TextSide::Folder(folder) => Tokenizer::from_hf_folder(folder),
+            TextSide::Gguf(metadata) => Tokenizer::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
+        }
     }
     /// Where the model lies.
     pub fn path(&self) -> &Path {

@@ -1,6 +1,6 @@
 //! Weights as they are kept in memory, and the linear layer made of them.
 
-use tamis_kernels::pack::{DenseF32, DenseHalf, PackedMatrix, RowSource, SievedRows, SparseRows};
+use tamis_kernels::pack::{DenseF32, DenseHalf, GgmlMatrix, PackedMatrix, RowSource, SievedRows, SparseRows};
 
 use crate::units::Alpha;
 
@@ -11,6 +11,8 @@ pub enum Weight {
     F32(DenseF32),
     /// f16 or bf16.
     Half(DenseHalf),
+    /// Blocks of a GGUF file.
+    Ggml(GgmlMatrix),
     /// Quantised integers.
     Packed(PackedMatrix),
     /// Quantised integers and an ortho stream on top.
@@ -36,6 +38,7 @@ impl Weight {
         match self {
             Self::F32(w) => f(w),
             Self::Half(w) => f(w),
+            Self::Ggml(w) => f(w),
             Self::Packed(w) => f(w),
             Self::Sieved { base, .. } if alpha == Alpha::ZERO => f(base),
             Self::Sieved { base, ortho } => f(&SievedRows { base, ortho, alpha: alpha.get() }),
@@ -54,6 +57,7 @@ impl Weight {
         match self {
             Self::F32(w) => w.data().len() * 4,
             Self::Half(w) => w.rows() * w.cols() * 2,
+            Self::Ggml(w) => w.bytes(),
             Self::Packed(w) => w.bytes(),
             Self::Sieved { base, ortho } => base.bytes() + ortho.bytes(),
         }

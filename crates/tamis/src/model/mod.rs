@@ -3,7 +3,9 @@
 
 pub mod architecture;
 pub mod config;
+pub mod fields;
 pub mod linear;
+pub mod llama;
 
 pub use architecture::Architecture;
 pub use config::Config;

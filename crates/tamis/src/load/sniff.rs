@@ -1,0 +1,98 @@
+//! What a path holds, by content: names only help to word a refusal.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::gguf;
+use super::tokenizer::read_json;
+use crate::error::{Error, Result};
+
+/// A kind of model on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A GGUF file.
+    Gguf(PathBuf),
+    /// A folder with `config.json`.
+    HuggingFace(PathBuf),
+    /// A folder that tamis wrote.
+    Artifact(PathBuf),
+}
+
+/// Looks at a path.
+pub(super) fn sniff(path: &Path) -> Result<Found> {
+    let metadata = std::fs::metadata(path).map_err(|e| {
+        let error = Error::reading(path, &e);
+        match e.kind() {
+            std::io::ErrorKind::NotFound => error.next("give a model folder, a GGUF file or hf://org/name"),
+            _ => error,
+        }
+    })?;
+    if metadata.is_dir() { folder(path) } else { file(path) }
+}
+
+fn folder(path: &Path) -> Result<Found> {
+    let manifest = path.join("manifest.json");
+    if manifest.exists() && read_json(&manifest)?.get("format").and_then(|f| f.as_str()) == Some("tamis") {
+        return Ok(Found::Artifact(path.to_path_buf()));
+    }
+    if path.join("config.json").exists() {
+        return Ok(Found::HuggingFace(path.to_path_buf()));
+    }
+    let error = Error::missing("a folder without config.json").file(path);
+    match only_gguf(path) {
+        Some(file) => Err(error.next(format!("give the GGUF file itself: {}", file.display()))),
+        None => Err(error.next("give a folder with config.json and safetensors, or a GGUF file")),
+    }
+}
+
+fn only_gguf(folder: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?;
+    let mut paths: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "gguf"));
+    paths.sort();
+    paths.into_iter().next()
+}
+
+fn file(path: &Path) -> Result<Found> {
+    if !path.metadata().is_ok_and(|m| m.is_file()) {
+        return Err(Error::bad_data("neither a file nor a folder").file(path));
+    }
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|f| f.take(16).read_to_end(&mut start));
+    read.map_err(|e| Error::reading(path, &e))?;
+    if start.starts_with(&gguf::MAGIC) {
+        return Ok(Found::Gguf(path.to_path_buf()));
+    }
+    Err(refusal(path, &start))
+}
+
+fn refusal(path: &Path, start: &[u8]) -> Error {
+    // Protocol 2 and later pickles begin with 0x80 and the protocol; torch.save writes a zip.
+    let pickle = matches!(start, [0x80, 2..=5, ..]) || start.starts_with(b"PK\x03\x04");
+    if pickle {
+        return pickle_refusal(path);
+    }
+    // A safetensors header is an object: its first byte, after eight of length, is `{`.
+    if start.get(8) == Some(&b'{') {
+        return Error::bad_data("one safetensors file is not a model: its config.json is needed")
+            .file(path)
+            .next("give the folder that holds it");
+    }
+    if start.is_empty() {
+        return Error::bad_data("the file is empty").file(path);
+    }
+    Error::bad_data("not a model format that tamis knows")
+        .file(path)
+        .next("give a Hugging Face folder with safetensors, a GGUF file or an artifact of tamis")
+}
+
+/// Pickle files run code when they are read, so they are not read.
+pub(super) fn pickle_refusal(path: &Path) -> Error {
+    Error::bad_data("a pickle file (.bin, .pt, .pth): reading it can run any code, so tamis does not")
+        .file(path)
+        .next(
+            "convert it in a place you trust: AutoModelForCausalLM.from_pretrained(folder)\
+             .save_pretrained(out, safe_serialization=True) in Hugging Face transformers",
+        )
+}
