@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use tamis_kernels::pack::{HalfData, RowSource as _, packed_words};
 
-use super::container::Slot;
+use super::container::{Dtype, Slot};
 use crate::error::{Error, Result};
 use crate::model::Weight;
+use crate::model::architecture::NormStorage;
 use crate::units::Bits;
 
 /// A tensor on its way into or out of an artifact.
@@ -32,6 +32,16 @@ pub enum Vector {
     F32(Vec<f32>),
     /// f16 or bf16.
     Half(HalfData),
+}
+
+impl Stored {
+    /// A norm's weight as it multiplies, in the form its family keeps in Hugging Face files.
+    pub fn norm(mut values: Vec<f32>, storage: NormStorage) -> Self {
+        if storage == NormStorage::MinusOne {
+            values.iter_mut().for_each(|w| *w -= 1.0);
+        }
+        values.into()
+    }
 }
 
 impl From<Weight> for Stored {
@@ -118,6 +128,10 @@ impl Stored {
             Self::Vector(Vector::F32(_)) | Self::Matrix(Weight::F32(_)) => Encoding::F32,
             Self::Vector(Vector::Half(data)) => half(data),
             Self::Matrix(Weight::Half(w)) => half(w.data()),
+            Self::Matrix(Weight::Ggml(_)) => {
+                return Err(Error::usage("blocks of a GGUF file cannot be stored in an artifact")
+                    .next("store the tensor as 16-bit floats or as integers"));
+            }
             Self::Matrix(Weight::Packed(base)) => Encoding::of(base, None)?,
             Self::Matrix(Weight::Sieved { base, ortho }) => {
                 if (ortho.rows(), ortho.cols()) != (base.rows(), base.cols()) {
@@ -178,7 +192,7 @@ impl Encoding {
         let (bits, group, symmetric, ortho) = match self {
             Self::F32 => return Ok(dense(Dtype::F32)),
             Self::F16 => return Ok(dense(Dtype::F16)),
-            Self::Bf16 => return Ok(dense(Dtype::BF16)),
+            Self::Bf16 => return Ok(dense(Dtype::Bf16)),
             Self::Integers { bits, group, symmetric, ortho } => (bits.get(), group, symmetric, ortho),
         };
         let (&[rows, cols], Some(stem)) = (shape, name.strip_suffix(".weight")) else {

@@ -200,7 +200,7 @@ impl TensorSource for SafetensorsSource {
 }
 
 /// Whether a vector is the weight of a norm: every family's norm names end so.
-fn is_norm(name: &str) -> bool {
+pub(crate) fn is_norm(name: &str) -> bool {
     name.strip_suffix(".weight").is_some_and(|n| n.ends_with("norm"))
 }
 

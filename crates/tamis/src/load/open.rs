@@ -7,6 +7,7 @@ use super::gguf::{GgufFile, GgufSource, Metadata, RotaryRows};
 use super::sniff::{Found, sniff};
 use super::tokenizer::read_json;
 use super::{Checkpoint, hub};
+use crate::artifact::ArtifactSource;
 use crate::error::{Error, Result};
 use crate::model::architecture::GgufRotary;
 use crate::model::config::{Positions, RopeScaling};
@@ -70,9 +71,12 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// The place where the reader of our own folders (`artifact/`) is called.
 fn open_artifact(path: &Path) -> Result<Checkpoint> {
-    Err(Error::bad_data("artifacts of tamis cannot be read yet").file(path))
+    let tensors = ArtifactSource::open(path)?;
+    let config_path = path.join("config.json");
+    let config = Config::from_hf(&read_json(&config_path)?).map_err(|e| e.or_file(&config_path))?;
+    let tensors = tensors.with_norms(config.architecture.family().norms);
+    Ok(Checkpoint::new(path.to_path_buf(), config, Box::new(tensors)))
 }
 
 /// GGUF stores Llama 3's frequency change as one divisor a pair. The rule behind it is

@@ -39,7 +39,7 @@ pub use parse::Format;
 pub use pattern::Pattern;
 
 use crate::artifact::digest::sha256;
-use crate::compress::{ActivationOrder, ClipSearch, Method, OnSingular, OrthoMode, Symmetry, TensorPlan};
+use crate::compress::{ActivationOrder, ClipSearch, Method, OrthoMode, Symmetry, TensorPlan};
 use crate::error::{Error, Kind, Result};
 use crate::units::{Bits, Damping, Density, GroupSize};
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::compress::OnSingular;
 
 fn names() -> Vec<String> {
     let linears = ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"];
