@@ -2,7 +2,7 @@
 //! artifacts. Everything read here is hostile input. Tensors are read lazily by
 //! their Hugging Face name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub mod file;
@@ -19,6 +19,8 @@ pub mod tokenizer;
 mod values;
 
 pub use tokenizer::{AddSpecial, SpecialText, TextStream, Tokenizer};
+
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::model::{Config, Weight};
@@ -47,6 +49,30 @@ pub trait TensorSource: Send + Sync + std::fmt::Debug {
     fn weight(&self, name: &str) -> Result<Weight>;
     /// Reads a one-dimensional tensor as f32. Errors as for `weight`.
     fn vector(&self, name: &str) -> Result<Vec<f32>>;
+    /// Whether an ortho stream lies on top of the base.
+    fn ortho(&self) -> Ortho {
+        Ortho::None
+    }
+    /// Entries of a tensor's ortho stream.
+    fn ortho_entries(&self, _name: &str) -> usize {
+        0
+    }
+    /// All files that hold tensors.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        self.tensors().values().map(|info| info.file.clone()).collect()
+    }
+}
+
+/// Whether an ortho stream is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ortho {
+    /// The model was made without one.
+    None,
+    /// The sidecar is there.
+    Present,
+    /// The model was made with one and the sidecar has been taken away: only the base is served.
+    Absent,
 }
 
 impl TensorInfo {

@@ -71,7 +71,6 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// The place where the reader of our own folders (`artifact/`) is called.
 fn open_artifact(path: &Path) -> Result<Checkpoint> {
     let config_path = path.join("config.json");
     let config = Config::from_hf(&read_json(&config_path)?).map_err(|e| e.or_file(&config_path))?;
