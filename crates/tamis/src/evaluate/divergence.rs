@@ -81,8 +81,7 @@ mod tests {
 
     #[test]
     fn statistics_of_a_few_samples() {
-        let samples: Vec<Sample> =
-            [3.0, 0.0, 1.0, 0.0].map(|kl| Sample { kl, same_top1: kl < 2.0 }).to_vec();
+        let samples: Vec<Sample> = [3.0, 0.0, 1.0, 0.0].map(|kl| Sample { kl, same_top1: kl < 2.0 }).to_vec();
         let divergence = Divergence::new(Alpha::ZERO, &samples);
         assert_eq!((divergence.mean, divergence.median, divergence.max), (1.0, 0.5, 3.0));
         assert_eq!((divergence.same_top1, divergence.tokens), (0.75, 4));

@@ -153,7 +153,9 @@ impl Protocol {
             Some(0) => Err(Error::usage("a stride of 0 never moves on").next("use --stride 1 or more")),
             Some(stride) if stride > context => {
                 Err(Error::usage(format!("stride {stride} skips text between windows of {context} tokens"))
-                    .next(format!("use --stride {context} or less, or --windows to score a part of the text")))
+                    .next(format!(
+                        "use --stride {context} or less, or --windows to score a part of the text"
+                    )))
             }
             _ => Ok(()),
         }
@@ -198,8 +200,10 @@ impl Protocol {
         (context, limit): (usize, usize),
     ) -> Result<Windows> {
         let prefix = specials.bos.or(specials.eos).ok_or_else(|| {
-            Error::usage("protocol lm-eval starts every document with BOS or EOS, and this tokenizer has neither")
-                .next("use --protocol gptq")
+            Error::usage(
+                "protocol lm-eval starts every document with BOS or EOS, and this tokenizer has neither",
+            )
+            .next("use --protocol gptq")
         })?;
         let (mut list, mut document) = (Vec::new(), Document::default());
         for page in pages.iter().take(limit) {

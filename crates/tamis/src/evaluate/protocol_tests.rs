@@ -59,7 +59,8 @@ fn hf_scores_every_token_but_the_first_once() {
             let scored: Vec<u32> =
                 windows.list.iter().flat_map(|w| w.tokens[w.scored.clone()].to_vec()).collect();
             // Without overlap the first token of a window has nothing to predict it.
-            let lost = |t: u32| if stride == context { (t - 100) % context as u32 == 0 } else { t == 100 };
+            let lost =
+                |t: u32| if stride == context { (t - 100).is_multiple_of(context as u32) } else { t == 100 };
             let all: Vec<u32> = (100..100 + tokens as u32).filter(|t| !lost(*t)).collect();
             assert_eq!(scored, all, "{context} {stride} {tokens}");
             assert!(windows.list.iter().all(|w| w.tokens.len() <= context && w.scored.start > 0));
@@ -79,7 +80,8 @@ fn lm_eval_rolls_over_documents() {
     let file = format!(" = A = \n{}\n = B = \n{}\n", page(100..110), page(200..203));
     let specials = Specials { start: None, bos: None, eos: Some(2) };
     let windows = Protocol::LmEval { context: 4 }.windows(&file, &numbers, specials, None).unwrap();
-    let tokens: Vec<(Vec<u32>, _)> = windows.list.iter().map(|w| (w.tokens.clone(), w.scored.clone())).collect();
+    let tokens: Vec<(Vec<u32>, _)> =
+        windows.list.iter().map(|w| (w.tokens.clone(), w.scored.clone())).collect();
     assert_eq!(
         tokens,
         [
@@ -98,9 +100,8 @@ fn lm_eval_rolls_over_documents() {
 #[test]
 fn a_limit_keeps_the_first_and_says_how_many_there_were() {
     let limit = NonZeroUsize::new(2);
-    let windows = Protocol::Gptq { context: 4 }
-        .windows(&text(40), &numbers, Specials::default(), limit)
-        .unwrap();
+    let windows =
+        Protocol::Gptq { context: 4 }.windows(&text(40), &numbers, Specials::default(), limit).unwrap();
     assert_eq!((windows.list.len(), windows.taken, windows.available), (2, 2, 10));
     let file = " = A = \n1 2\n = B = \n3\n = C = \n4\n";
     let specials = Specials { bos: Some(9), ..Specials::default() };
