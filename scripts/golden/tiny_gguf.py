@@ -2,7 +2,8 @@
 
 Not run by itself: tiny_models.py calls `write`. Conventions: tensor names of the `gguf`
 package; `llama` stores q and k rows with the two halves of each head interleaved
-(rotary pairs side by side); `gemma3` stores norm weights with 1 added; all tensors F32.
+(rotary pairs side by side); `gemma3` stores norm weights with 1 added; Llama 3's rotary scaling is a tensor of divisors,
+rope_freqs.weight; all tensors F32.
 The vocabulary is a dummy so that the file is complete. llamacpp_tiny.py checks that
 llama.cpp computes the golden logits from these files.
 """
@@ -10,7 +11,7 @@ llama.cpp computes the golden logits from these files.
 import gguf
 import numpy as np
 
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "gemma3_text": "gemma3"}
+ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3"}
 
 
 def interleave(weight, heads):
@@ -32,7 +33,13 @@ def vocabulary(writer, config):
     writer.add_add_bos_token(False)
 
 
-def shape(writer, config, head_dim):
+def frequency_divisors(model, theta, head_dim):
+    """Plain rotary frequencies over those that transformers made of them."""
+    plain = theta ** -(np.arange(0, head_dim, 2) / head_dim)
+    return (plain / model.model.rotary_emb.inv_freq.double().numpy()).astype(np.float32)
+
+
+def shape(writer, config):
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -45,9 +52,10 @@ def shape(writer, config, head_dim):
 
 def positions(writer, config, head_dim):
     rope = config.rope_parameters
-    if config.model_type == "gemma3_text":
+    if config.model_type in ("gemma3_text", "qwen3"):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
+    if config.model_type == "gemma3_text":
         writer.add_sliding_window(config.sliding_window)
         writer.add_rope_freq_base(rope["full_attention"]["rope_theta"])
         return
@@ -64,7 +72,7 @@ def write(folder, model):
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer = gguf.GGUFWriter(folder / "model.gguf", architecture)
     writer.add_name(folder.name)
-    shape(writer, config, head_dim)
+    shape(writer, config)
     positions(writer, config, head_dim)
     vocabulary(writer, config)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], config.num_hidden_layers)
@@ -79,6 +87,8 @@ def write(folder, model):
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert target, name
         writer.add_tensor(target, np.ascontiguousarray(data))
+    if config.model_type == "llama" and config.rope_parameters["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", frequency_divisors(model, config.rope_parameters["rope_theta"], head_dim))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -78,6 +78,7 @@ MODELS = {
             {"rope_parameters": rope(10000.0, "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                                      original_max_position_embeddings=256)},
         ],
+        gguf=True,
     ),
     "llama-bias": dict(
         kind="llama",
@@ -108,7 +109,7 @@ MODELS = {
     "qwen3": dict(
         kind="qwen3",
         config=dict(BASE, head_dim=10, rope_parameters=rope(1000000.0), tie_word_embeddings=False, rms_norm_eps=1e-6),
-        felt=[{"rope_parameters": rope(10000.0)}],
+        felt=[{"rope_parameters": rope(10000.0)}], gguf=True,
     ),
     "gemma3": dict(
         kind="gemma3_text",

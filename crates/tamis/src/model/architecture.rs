@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::config::{Config, Positions};
-use super::llama;
+use super::{gemma3, llama, mistral, opt, qwen2, qwen3};
 use crate::error::{Error, Result};
 use crate::load::gguf::Metadata;
 
@@ -70,7 +70,8 @@ pub struct Family {
 }
 
 /// All families that can be read. A new one is a file beside this and an entry here.
-pub const FAMILIES: &[&Family] = &[&llama::FAMILY];
+pub const FAMILIES: &[&Family] =
+    &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY, &opt::FAMILY];
 
 impl Architecture {
     /// What the readers have to know.

@@ -7,11 +7,19 @@ pub mod config;
 pub mod decoder;
 pub mod engine;
 pub mod fields;
+pub mod gemma3;
+#[cfg(test)]
+mod golden_configs;
 pub mod hf_config;
+mod kin;
 pub mod language_model;
 pub mod linear;
 pub mod llama;
 pub mod logits;
+pub mod mistral;
+pub mod opt;
+pub mod qwen2;
+pub mod qwen3;
 pub mod rotation;
 #[cfg(test)]
 pub(crate) mod toy;
