@@ -64,7 +64,6 @@ pub(super) fn encode(name: &str, stored: &Stored) -> Result<(TensorEntry, Vec<(S
         Stored::Vector(Vector::Half(data)) => vec![half_bytes(data)],
         Stored::Matrix(Weight::F32(w)) => vec![to_bytes(w.data())],
         Stored::Matrix(Weight::Half(w)) => vec![half_bytes(w.data())],
-        Stored::Matrix(Weight::Ggml(_)) => unreachable!("it has no encoding"),
         Stored::Matrix(Weight::Packed(base)) => base_bytes(base),
         Stored::Matrix(Weight::Ggml(_)) => return Err(no_ggml().tensor(name)),
         Stored::Matrix(Weight::Sieved { base, ortho }) => {

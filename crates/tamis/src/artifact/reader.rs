@@ -199,13 +199,12 @@ impl TensorSource for ArtifactSource {
     }
 
     fn vector(&self, name: &str) -> Result<Vec<f32>> {
-        let values = match self.read(name)? {
+        Ok(match self.read(name)? {
             Stored::Vector(Vector::F32(values)) => values,
             Stored::Vector(Vector::Half(HalfData::F16(v))) => v.into_iter().map(f16::to_f32).collect(),
             Stored::Vector(Vector::Half(HalfData::Bf16(v))) => v.into_iter().map(bf16::to_f32).collect(),
             Stored::Matrix(_) => return Err(wrong(&self.folder, name, "is a matrix, not a vector")),
-        };
-        Ok(values)
+        })
     }
 
     fn ortho(&self) -> Ortho {
