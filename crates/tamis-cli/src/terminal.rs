@@ -26,7 +26,8 @@ impl Progress {
             return Self::Lines { title: title.into(), started: Instant::now(), last: None };
         }
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} (left {eta}) {msg}");
+        let style =
+            ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} (left {eta}) {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_prefix(title.to_owned());
         Self::Bar(bar)
@@ -48,8 +49,12 @@ impl Progress {
                 }
                 *last = Some(Instant::now());
                 let left = started.elapsed().mul_f64(total.saturating_sub(done) as f64 / done.max(1) as f64);
-                let left = if done == 0 { String::new() } else { format!(", left {:.0} s", left.as_secs_f64()) };
-                eprintln!("{title}: {done}/{total} {message} ({:.0} s{left}) {memory}", started.elapsed().as_secs_f64());
+                let left =
+                    if done == 0 { String::new() } else { format!(", left {:.0} s", left.as_secs_f64()) };
+                eprintln!(
+                    "{title}: {done}/{total} {message} ({:.0} s{left}) {memory}",
+                    started.elapsed().as_secs_f64()
+                );
             }
         }
     }

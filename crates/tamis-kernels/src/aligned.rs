@@ -2,6 +2,9 @@
 
 const LINE: usize = 64;
 
+/// 32 MiB: an idle thread holds no more.
+const KEPT_LINES: usize = 1 << 19;
+
 /// A cache line of plain numbers.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -38,12 +41,16 @@ pub(crate) fn row_lines<T>(len: usize) -> usize {
 }
 
 /// A buffer that only grows; what it holds is left over from the last use.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Aligned(Vec<Line>);
 
 impl Aligned {
     pub(crate) const fn new() -> Self {
         Self(Vec::new())
+    }
+    /// Itself, if it is small enough to be kept until the next call; else nothing.
+    pub(crate) fn kept(self) -> Self {
+        if self.0.len() <= KEPT_LINES { self } else { Self::new() }
     }
     /// All lines.
     pub(crate) fn all(&self) -> &[Line] {

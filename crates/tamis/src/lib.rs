@@ -7,9 +7,11 @@ pub mod calibrate;
 pub mod compress;
 pub mod error;
 pub mod evaluate;
+
 pub mod load;
 pub mod model;
 pub mod ops;
+pub mod recipe;
 pub mod run;
 pub mod units;
 

@@ -97,7 +97,8 @@ fn calibrate(
     let samples = args.samples.unwrap_or(defaults.samples);
     let length = args.length.unwrap_or(defaults.length.min(checkpoint.config().context));
     let seed = args.seed.unwrap_or(defaults.seed);
-    Ok(calibration(checkpoint, &read_documents(file)?, (samples, length), seed).map_err(|e| e.or_file(file))?)
+    Ok(calibration(checkpoint, &read_documents(file)?, (samples, length), seed)
+        .map_err(|e| e.or_file(file))?)
 }
 
 /// Tokenises `documents` one after the other, separated by the model's separator token, and chooses windows.
@@ -143,8 +144,16 @@ fn estimate_table(estimate: &Estimate) -> String {
 }
 
 fn summary(outcome: &Outcome, estimate: &Estimate, started: Instant, output: &Path) -> String {
-    let mut table =
-        Table::new(&["linears", "count", "bits/weight", "error, base", "error, +ortho", "damping", "dead", "fallbacks"]);
+    let mut table = Table::new(&[
+        "linears",
+        "count",
+        "bits/weight",
+        "error, base",
+        "error, +ortho",
+        "damping",
+        "dead",
+        "fallbacks",
+    ]);
     for (name, group) in outcome.groups() {
         table.row(vec![
             name.into(),

@@ -117,7 +117,8 @@ fn facts(args: &args::Eval, model: &Opened, started: Instant) -> anyhow::Result<
 }
 
 fn table(report: &Report) -> String {
-    let mut table = Table::new(&["alpha", "perplexity", "+-", "KL mean", "median", "p99", "max", "same top-1"]);
+    let mut table =
+        Table::new(&["alpha", "perplexity", "+-", "KL mean", "median", "p99", "max", "same top-1"]);
     for (index, p) in report.perplexity.iter().enumerate() {
         let mut row = vec![p.alpha.to_string(), format!("{:.4}", p.value), format!("{:.4}", p.stderr)];
         if let Some(d) = report.divergence.get(index) {

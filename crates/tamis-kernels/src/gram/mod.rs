@@ -9,14 +9,16 @@
 pub mod scalar;
 mod transpose;
 
-use crate::aligned::{Aligned, numbers, row_lines};
+use std::cell::Cell;
+
+use crate::aligned::Aligned;
 use crate::linear::{Dot, DotKernel, Operand, Precision, Rows, Sink, product, run_dot};
 use crate::pool::{Cpu, Disjoint};
 
 pub use transpose::transpose;
 
 /// Rows of a panel of `G`: a multiple of the tile sizes.
-const PANEL: usize = 48;
+const PANEL: usize = 96;
 
 /// What `G` is kept in.
 pub trait Total: Copy + Send + Sync + std::ops::AddAssign {
@@ -47,7 +49,7 @@ pub fn gram_add<T: Total>(cpu: &Cpu, x: &[f32], k: usize, precision: Precision, 
     if m == 0 {
         return;
     }
-    let mut buffer = Aligned::new();
+    let mut buffer = COLUMNS.take();
     let columns = transpose::operand(cpu, precision, (x, k), &mut buffer);
     let panels = k.div_ceil(PANEL);
     let out = Square { values: Disjoint::new(g), size: k };
@@ -55,7 +57,13 @@ pub fn gram_add<T: Total>(cpu: &Cpu, x: &[f32], k: usize, precision: Precision, 
         let (low, high) = pair(task);
         run_dot(cpu.isa, precision, Block { columns, m, low, high, out: &out });
     });
+    COLUMNS.set(buffer.kept());
     mirror(cpu, g, k);
+}
+
+thread_local! {
+    /// The calling thread's transposed x.
+    static COLUMNS: Cell<Aligned> = const { Cell::new(Aligned::new()) };
 }
 
 /// The `task`-th pair `low <= high`, counting `(0,0) (0,1) (1,1) (0,2) ...`.
@@ -117,6 +125,10 @@ impl<T: Total> Sink for BlockSink<'_, T> {
         for (out, value) in out.iter_mut().zip(values) {
             *out += T::from_f32(*value);
         }
+    }
+    #[inline(always)]
+    fn wants(&self, row: usize, column_end: usize) -> bool {
+        self.origin.0 + row < self.origin.1 + column_end
     }
 }
 

@@ -9,13 +9,14 @@ mod dot;
 pub mod scalar;
 mod tile;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 pub(crate) use dot::{Dot, DotKernel, Operand, run_dot};
 pub(crate) use tile::{Rows, Sink, product};
 
 use crate::aligned::{Aligned, Line, numbers, numbers_mut, row_lines};
+use crate::lanes::Lanes;
 use crate::pack::RowSource;
 use crate::pool::{Cpu, Disjoint};
 
@@ -35,10 +36,14 @@ const PANEL: usize = 96;
 const PANEL_STEP: usize = 12;
 /// Bytes of a decoded panel: half of a common L2 cache.
 const PANEL_BYTES: usize = 512 << 10;
+/// Up to so many rows of x, W is decoded a tile at a time.
+const FEW_ROWS: usize = 16;
 
 thread_local! {
     /// A thread's buffers: one decoded row, and the converted rows of a panel.
-    static SCRATCH: RefCell<(Aligned, Aligned)> = const { RefCell::new((Aligned::new(), Aligned::new())) };
+    static SCRATCH: Cell<(Aligned, Aligned)> = const { Cell::new((Aligned::new(), Aligned::new())) };
+    /// The calling thread's converted x: new memory for each call costs its page faults.
+    static OPERAND: Cell<Aligned> = const { Cell::new(Aligned::new()) };
 }
 
 /// `y[m, n] = x[m, k] * W^T`, `W` of shape `[n, k]`; `m = x.len() / k`.
@@ -53,7 +58,7 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
     if m == 0 || n == 0 {
         return;
     }
-    let mut buffer = Aligned::new();
+    let mut buffer = OPERAND.take();
     let x = operand(cpu, precision, (x, k), &mut buffer);
     let panel = panel_rows(n, k, cpu.pool.threads());
     let out = Output { values: Disjoint::new(y), stride: n };
@@ -62,6 +67,7 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
         let rows = first..(first + panel).min(n);
         run_dot(cpu.isa, precision, Panel { x, m, weights, rows, out: &out });
     });
+    OPERAND.set(buffer.kept());
 }
 
 /// Rows of W in a task. Any number gives the same bits; few rows keep all threads busy.
@@ -134,28 +140,38 @@ impl DotKernel for Panel<'_> {
     fn run<D: Dot>(self, dot: D) {
         let (k, count) = (self.weights.cols(), self.rows.len());
         let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.m, k);
-        let sink = PanelSink { out: self.out, first: self.rows.start };
         if let Some(w) = self.weights.as_f32().and_then(D::borrow) {
+            let sink = PanelSink { out: self.out, first: self.rows.start };
             return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), k, &sink);
         }
-        SCRATCH.with_borrow_mut(|(row, panel)| {
-            let stride = row_lines::<D::Element>(k);
-            let lines = panel.lines(count * stride);
-            let row = row.numbers::<f32>(k);
-            for (j, lines) in self.rows.zip(lines.chunks_exact_mut(stride)) {
+        // Few rows of x: decode as many rows of W as a tile takes, so that they are still
+        // in the L1 cache when they are used. Many: decode the panel once for all of x.
+        let part = if self.m <= FEW_ROWS { <D::Sums as Lanes>::TILE.1 } else { count };
+        // Taken, not borrowed in a closure: a closure would not be compiled for the
+        // instruction set of this function.
+        let (mut row, mut panel) = SCRATCH.take();
+        let per_row = row_lines::<D::Element>(k);
+        let lines = panel.lines(part.min(count) * per_row);
+        let row_values = row.numbers::<f32>(k);
+        let mut first = self.rows.start;
+        while first < self.rows.end {
+            let count = part.min(self.rows.end - first);
+            for (j, lines) in lines.chunks_exact_mut(per_row).take(count).enumerate() {
                 let to = &mut numbers_mut::<D::Element>(lines)[..k];
                 match D::borrow_mut(to) {
-                    Some(to) => self.weights.decode_row(j, to),
+                    Some(to) => self.weights.decode_row(first + j, to),
                     None => {
-                        self.weights.decode_row(j, row);
-                        dot.convert(row, to);
+                        self.weights.decode_row(first + j, row_values);
+                        dot.convert(row_values, to);
                     }
                 }
             }
-            let elements = numbers::<D::Element>(lines);
-            let stride = elements.len() / count;
-            product(dot, x, Rows::new(elements, stride, count, k), k, &sink);
-        });
+            let elements = numbers::<D::Element>(&lines[..count * per_row]);
+            let sink = PanelSink { out: self.out, first };
+            product(dot, x, Rows::new(elements, elements.len() / count, count, k), k, &sink);
+            first += part;
+        }
+        SCRATCH.set((row, panel));
     }
 }
 

@@ -50,6 +50,11 @@ impl<E> Rows<E> {
 pub(crate) trait Sink {
     /// Takes `dot(x_row, w_row..)` of one block; `first` marks the first block.
     fn put(&self, row: usize, column: usize, values: &[f32], first: bool);
+    /// Whether anything of the rows from `row` on is wanted in columns below `column_end`.
+    #[inline(always)]
+    fn wants(&self, _row: usize, _column_end: usize) -> bool {
+        true
+    }
 }
 
 /// All dot products of `x` by `w`, over `len` elements.
@@ -100,6 +105,9 @@ fn columns<D: Dot, const N: usize>(
         let mut row = part.start;
         while row < part.end {
             let at = (row, column);
+            if !sink.wants(row, column + N) {
+                break;
+            }
             match (part.end - row).min(tall) {
                 1 => tile::<D, 1, N>(dot, (x, w), at, span.clone(), sink),
                 2 => tile::<D, 2, N>(dot, (x, w), at, span.clone(), sink),
@@ -170,14 +178,10 @@ fn lane_sums<D: Dot, const N: usize>(dot: D, sums: &[SumsOf<D>; N]) -> [f32; N] 
     let mut out = [0.0; N];
     let mut n = 0;
     while n < N {
+        let count = 4.min(N - n);
         let mut four = [l.splat(0.0); 4];
-        for i in 0..4.min(N - n) {
-            four[i] = sums[n + i];
-        }
-        let values = l.sum4(four);
-        for i in 0..4.min(N - n) {
-            out[n + i] = values[i];
-        }
+        four[..count].copy_from_slice(&sums[n..n + count]);
+        out[n..n + count].copy_from_slice(&l.sum4(four)[..count]);
         n += 4;
     }
     out

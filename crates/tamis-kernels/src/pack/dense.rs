@@ -1,5 +1,6 @@
 //! Dense rows: f32, f16 and bf16.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::{PackError, RowSource};
@@ -9,6 +10,38 @@ use super::{PackError, RowSource};
 pub struct DenseF32 {
     cols: usize,
     data: Vec<f32>,
+}
+
+/// A borrowed f32 matrix `[rows = out, cols = in]`, row-major: a product of two
+/// activations, or a tied embedding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct F32Rows<'a> {
+    cols: usize,
+    data: &'a [f32],
+}
+
+impl<'a> F32Rows<'a> {
+    /// Views whole rows of `cols` values.
+    pub fn new(cols: usize, data: &'a [f32]) -> Result<Self, PackError> {
+        let rows = data.len().checked_div(cols).unwrap_or(0);
+        check(rows, cols, data.len())?;
+        Ok(Self { cols, data })
+    }
+}
+
+impl RowSource for F32Rows<'_> {
+    fn rows(&self) -> usize {
+        self.data.len() / self.cols
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+    fn decode_row(&self, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.data[row * self.cols..][..self.cols]);
+    }
+    fn as_f32(&self) -> Option<&[f32]> {
+        Some(self.data)
+    }
 }
 
 /// A dense matrix of 16-bit floats `[rows = out, cols = in]`, row-major.
@@ -93,8 +126,14 @@ impl RowSource for DenseHalf {
         assert_eq!(out.len(), self.cols);
         let range = row * self.cols..(row + 1) * self.cols;
         match &self.data {
-            HalfData::F16(v) => out.iter_mut().zip(&v[range]).for_each(|(o, h)| *o = h.to_f32()),
-            HalfData::Bf16(v) => out.iter_mut().zip(&v[range]).for_each(|(o, h)| *o = h.to_f32()),
+            // `half` picks the CPU's conversion instructions at run time.
+            HalfData::F16(v) => v[range].convert_to_f32_slice(out),
+            // A bf16 is the upper half of an f32.
+            HalfData::Bf16(v) => {
+                out.iter_mut()
+                    .zip(&v[range])
+                    .for_each(|(o, h)| *o = f32::from_bits(u32::from(h.to_bits()) << 16));
+            }
         }
     }
 }

@@ -7,7 +7,9 @@
 
 use half::f16;
 
+use super::decode::{PackedRow, decode};
 use super::{PackError, RowSource};
+use crate::isa::Isa;
 
 /// A quantised matrix `[rows = out, cols = in]`. The last group of a row may be short.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +119,20 @@ impl PackedMatrix {
         self.words.len() * 4 + self.scales.len() * 2 + self.zeros.as_ref().map_or(0, Vec::len)
     }
 
+    /// `decode_row` on a chosen instruction set; the bits are the same on all.
+    pub fn decode_row_on(&self, isa: Isa, row: usize, out: &mut [f32]) {
+        assert!(out.len() == self.cols && row < self.rows);
+        let groups = self.groups();
+        let packed = PackedRow {
+            words: &self.words[row * packed_words(self.cols, self.bits)..],
+            bits: self.bits,
+            group: self.group,
+            scales: &self.scales[row * groups..][..groups],
+            zeros: self.zeros.as_ref().map(|z| &z[row * groups..][..groups]),
+        };
+        decode(isa, packed, out);
+    }
+
     /// Code of one weight.
     pub fn code(&self, row: usize, col: usize) -> u8 {
         let words = &self.words[row * packed_words(self.cols, self.bits)..];
@@ -136,11 +152,6 @@ impl RowSource for PackedMatrix {
         self.cols
     }
     fn decode_row(&self, row: usize, out: &mut [f32]) {
-        assert_eq!(out.len(), self.cols);
-        for (i, w) in out.iter_mut().enumerate() {
-            let g = row * self.groups() + i / self.group;
-            let zero = self.zeros.as_ref().map_or(1 << (self.bits - 1), |z| i32::from(z[g]));
-            *w = self.scales[g].to_f32() * (i32::from(self.code(row, i)) - zero) as f32;
-        }
+        self.decode_row_on(Isa::ambient(), row, out);
     }
 }

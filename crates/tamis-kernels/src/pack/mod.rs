@@ -2,6 +2,7 @@
 //! index without doubt; every layout can decode any of its rows to f32, which
 //! is all that the matrix product needs to know.
 
+mod decode;
 mod dense;
 mod ggml;
 mod ggml_k;
@@ -9,7 +10,7 @@ mod integers;
 mod sieved;
 mod sparse;
 
-pub use dense::{DenseF32, DenseHalf, HalfData};
+pub use dense::{DenseF32, DenseHalf, F32Rows, HalfData};
 pub use ggml::{GgmlMatrix, GgmlType};
 pub use integers::{PackedMatrix, packed_words};
 pub use sieved::SievedRows;
@@ -43,3 +44,6 @@ pub trait RowSource: Sync {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,11 @@
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
-use safetensors::Dtype;
 use tamis_kernels::pack::{
     DenseF32, DenseHalf, HalfData, PackError, PackedMatrix, RowSource as _, SparseRows, packed_words,
 };
 
-use super::container::Slot;
+use super::container::{Container, Dtype, Slot};
 use super::digest::sha256;
 use super::entry::{Encoding, Stored, TensorEntry, Vector, no_ggml};
 use crate::error::{Error, Kind, Result};
@@ -130,7 +129,7 @@ pub(super) fn finite(slot: &Slot, bytes: &[u8]) -> std::result::Result<(), (Erro
     let (width, first) = match slot.dtype {
         Dtype::F32 => (4, position(bytes, |x: f32| x.is_finite())),
         Dtype::F16 => (2, position(bytes, f16::is_finite)),
-        Dtype::BF16 => (2, position(bytes, bf16::is_finite)),
+        Dtype::Bf16 => (2, position(bytes, bf16::is_finite)),
         _ => return Ok(()),
     };
     let Some(index) = first else { return Ok(()) };
@@ -143,8 +142,18 @@ fn position<T: Number>(bytes: &[u8], good: impl Fn(T) -> bool) -> Option<usize> 
     bytes.chunks_exact(size_of::<T>()).position(|piece| !good(number(piece)))
 }
 
-/// Builds the tensor of `entry` from the bytes of its slots, which `read` fetches and has
-/// checked for type and shape.
+/// Reads a slot and checks that its numbers are finite.
+pub(super) fn read_slot(file: &Container, slot: &Slot) -> Result<Vec<u8>> {
+    let bytes = file.read(slot)?;
+    finite(slot, &bytes).map_err(|(e, at)| {
+        let start = file.entry(&slot.name).map_or(0, |entry| entry.offset);
+        e.file(file.path()).offset(start + at as u64)
+    })?;
+    Ok(bytes)
+}
+
+/// Builds a tensor from the bytes of its slots, which `read` fetches and has
+/// checked for type, shape and finite numbers.
 pub(super) fn decode(
     name: &str,
     shape: &[usize],
@@ -155,7 +164,6 @@ pub(super) fn decode(
     let mut bytes = BTreeMap::new();
     for slot in slots.all() {
         let payload = read(slot)?;
-        finite(slot, &payload).map_err(|(e, _)| e)?;
         let suffix = slot.name.rsplit('.').next().expect("split yields one item");
         bytes.insert(suffix.to_owned(), payload);
     }

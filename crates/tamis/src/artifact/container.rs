@@ -1,21 +1,50 @@
 //! One safetensors file: a header written and read with every number checked, tensors
 //! read one at a time.
 //!
-//! Knows no model and no meaning of a tensor. Layout: u64 length of the header, JSON
-//! header, data (<https://github.com/huggingface/safetensors>). The crate's own writer is
-//! not used: it holds all tensors in memory, does not fsync and leaves mode 0600.
+//! Knows no model and no meaning of a tensor. Reading is `load/safetensors.rs`; the crate's
+//! writer is not used: it holds all tensors in memory, does not fsync, leaves mode 0600.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::load::file::DataFile;
+use crate::load::folder::read_header;
+use crate::load::safetensors::{Entries, Entry};
 
-/// Longest header that is read, as in the safetensors crate.
-const MAX_HEADER: u64 = 100_000_000;
+/// The types that an artifact uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dtype {
+    U16,
+    F16,
+    Bf16,
+    I32,
+    U32,
+    F32,
+    I64,
+}
+
+impl Dtype {
+    /// Name in the header.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::U16 => "U16",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::I32 => "I32",
+            Self::U32 => "U32",
+            Self::F32 => "F32",
+            Self::I64 => "I64",
+        }
+    }
+    /// Bytes a number.
+    pub(super) fn width(self) -> usize {
+        match self {
+            Self::U16 | Self::F16 | Self::Bf16 => 2,
+            Self::I32 | Self::U32 | Self::F32 => 4,
+            Self::I64 => 8,
+        }
+    }
+}
 
 /// Name, type and shape of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,14 +57,14 @@ pub(super) struct Slot {
 impl Slot {
     /// Bytes of the data.
     pub(super) fn bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * (self.dtype.bitsize() / 8)
+        self.shape.iter().product::<usize>() * self.dtype.width()
     }
 }
 
 /// Brings slots into the order of the file: wide types first, so that every tensor is
 /// aligned to its own width (what the safetensors crate does), then by name.
 pub(super) fn file_order(slots: &mut [Slot]) {
-    slots.sort_by(|a, b| b.dtype.bitsize().cmp(&a.dtype.bitsize()).then_with(|| a.name.cmp(&b.name)));
+    slots.sort_by(|a, b| b.dtype.width().cmp(&a.dtype.width()).then_with(|| a.name.cmp(&b.name)));
 }
 
 /// The bytes before the data of a file that holds `slots` in this order.
@@ -48,7 +77,7 @@ pub(super) fn header(slots: &[Slot]) -> Vec<u8> {
         let end = start + slot.bytes();
         entries.insert(
             slot.name.clone(),
-            serde_json::json!({ "dtype": slot.dtype, "shape": slot.shape, "data_offsets": [start, end] }),
+            serde_json::json!({ "dtype": slot.dtype.name(), "shape": slot.shape, "data_offsets": [start, end] }),
         );
         start = end;
     }
@@ -62,112 +91,63 @@ pub(super) fn header(slots: &[Slot]) -> Vec<u8> {
 /// An opened file whose header is consistent with its length.
 #[derive(Debug)]
 pub(super) struct Container {
-    path: PathBuf,
-    file: File,
-    data: u64,
-    metadata: Metadata,
+    file: DataFile,
+    entries: Entries,
 }
 
 impl Container {
     /// Reads and checks the header: tensors follow each other without gaps, sizes match
     /// shapes, and the last one ends with the file.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::reading(path, &e);
-        let bad = |problem: String, at: u64| Error::bad_data(problem).file(path).offset(at);
-        let mut file = File::open(path).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
-        let mut word = [0; 8];
-        if length < 8 {
-            return Err(bad(format!("{length} bytes are too few for a safetensors file"), 0));
-        }
-        file.read_exact(&mut word).map_err(failed)?;
-        let header = u64::from_le_bytes(word);
-        if header > MAX_HEADER || header > length - 8 {
-            return Err(bad(format!("a header of {header} bytes in a file of {length}"), 0));
-        }
-        let mut json = vec![0; header as usize];
-        file.read_exact(&mut json).map_err(failed)?;
-        let metadata: Metadata =
-            serde_json::from_slice(&json).map_err(|e| bad(format!("the header is not valid: {e}"), 8))?;
-        let data = 8 + header;
-        let expected = data + metadata.data_len() as u64;
-        if expected != length {
-            let problem =
-                format!("the header describes a file of {expected} bytes, this one has {length}: truncated?");
-            return Err(bad(problem, length.min(expected)));
-        }
-        Ok(Self { path: path.to_path_buf(), file, data, metadata })
+        let file = DataFile::open(path)?;
+        let entries = read_header(&file)?;
+        Ok(Self { file, entries })
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
-    /// Names in file order.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.metadata.offset_keys()
-    }
-    /// First byte after the header.
-    pub(super) fn data_start(&self) -> u64 {
-        self.data
-    }
-    /// Bytes of the whole file.
-    pub(super) fn length(&self) -> u64 {
-        self.data + self.metadata.data_len() as u64
+    /// All tensors by name.
+    pub(super) fn entries(&self) -> &Entries {
+        &self.entries
     }
 
-    /// Name, type and shape of a tensor.
-    pub(super) fn slot(&self, name: &str) -> Option<Slot> {
-        let TensorInfo { dtype, shape, .. } = self.metadata.info(name)?;
-        Some(Slot { name: name.into(), dtype: *dtype, shape: shape.clone() })
-    }
-
-    /// First byte and length of a tensor in the file.
-    pub(super) fn span(&self, name: &str) -> Result<(u64, usize)> {
-        let missing = || Error::bad_data("the tensor is not in the file").file(&self.path).tensor(name);
-        let (start, end) = self.metadata.info(name).ok_or_else(missing)?.data_offsets;
-        Ok((self.data + start as u64, end - start))
+    /// What the header says about a tensor.
+    pub(super) fn entry(&self, name: &str) -> Result<&Entry> {
+        let missing = || Error::bad_data("the tensor is not in the file").file(self.path()).tensor(name);
+        self.entries.get(name).ok_or_else(missing)
     }
 
     /// Bytes of a tensor that must have the type and shape of `slot`.
     pub(super) fn read(&self, slot: &Slot) -> Result<Vec<u8>> {
-        self.check(slot)?;
-        let (offset, length) = self.span(&slot.name)?;
-        let mut bytes = vec![0; length];
-        self.read_at(offset, &mut bytes).map_err(|e| e.tensor(&slot.name))?;
-        Ok(bytes)
+        let entry = self.check(slot)?;
+        self.file.read(entry.offset, slot.bytes()).map_err(|e| e.tensor(&slot.name))
     }
 
     /// Checks that the file holds `slot` with this type and shape.
-    pub(super) fn check(&self, slot: &Slot) -> Result<()> {
-        let (offset, _) = self.span(&slot.name)?;
-        let found = self.slot(&slot.name).expect("it has a span");
-        if found == *slot {
-            return Ok(());
+    pub(super) fn check(&self, slot: &Slot) -> Result<&Entry> {
+        let found = self.entry(&slot.name)?;
+        if (found.dtype.as_str(), &found.shape) == (slot.dtype.name(), &slot.shape) {
+            return Ok(found);
         }
-        let text = |s: &Slot| format!("{} {:?}", s.dtype, s.shape);
-        Err(Error::bad_data(format!("is {}, expected {}", text(&found), text(slot)))
-            .file(&self.path)
-            .tensor(&slot.name)
-            .offset(offset))
+        let problem =
+            format!("is {} {:?}, expected {} {:?}", found.dtype, found.shape, slot.dtype.name(), slot.shape);
+        Err(Error::bad_data(problem).file(self.path()).tensor(&slot.name).offset(found.offset))
     }
 
-    /// Fills `out` from `offset`; safe to call from several threads.
-    pub(super) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        read_exact_at(&self.file, &self.path, offset, out)
-            .map_err(|e| Error::reading(&self.path, &e).offset(offset))
+    /// Calls `take` with the bytes of a tensor, piece by piece.
+    pub(super) fn stream(
+        &self,
+        entry: &Entry,
+        piece: usize,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < entry.bytes {
+            let n = (entry.bytes - done).min(piece as u64);
+            take(&self.file.read::<u8>(entry.offset + done, n as usize)?)?;
+            done += n;
+        }
+        Ok(())
     }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, _path: &Path, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
-}
-
-/// Without a positioned read, a handle of its own keeps the cursor of this call apart.
-#[cfg(not(unix))]
-fn read_exact_at(_file: &File, path: &Path, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-    use std::io::{Seek, SeekFrom};
-    let mut own = File::open(path)?;
-    own.seek(SeekFrom::Start(offset))?;
-    own.read_exact(out)
 }

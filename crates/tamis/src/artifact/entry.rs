@@ -7,11 +7,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use tamis_kernels::pack::{HalfData, RowSource as _, packed_words};
 
-use super::container::Slot;
+use super::container::{Dtype, Slot};
 use crate::error::{Error, Result};
 use crate::model::Weight;
 use crate::units::Bits;
@@ -184,7 +183,7 @@ impl Encoding {
         let (bits, group, symmetric, ortho) = match self {
             Self::F32 => return Ok(dense(Dtype::F32)),
             Self::F16 => return Ok(dense(Dtype::F16)),
-            Self::Bf16 => return Ok(dense(Dtype::BF16)),
+            Self::Bf16 => return Ok(dense(Dtype::Bf16)),
             Self::Integers { bits, group, symmetric, ortho } => (bits.get(), group, symmetric, ortho),
         };
         let (&[rows, cols], Some(stem)) = (shape, name.strip_suffix(".weight")) else {

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use safetensors::Dtype;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::container::{Container, Slot};
+use super::codec::read_slot;
+use super::container::{Container, Dtype, Slot};
 use super::entry::{Encoding, TensorEntry};
 use super::manifest::{BASE, CONFIG, is_plain_name, read_json};
 use super::quantization::{self, Scheme};
@@ -73,10 +73,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn entries(file: &Container, schemes: &[(Vec<String>, Scheme)]) -> Result<Vec<TensorEntry>> {
-    let names = file.names();
+    let names: Vec<&String> = file.entries().keys().collect();
     let packed: BTreeSet<&str> = names.iter().filter_map(|n| n.strip_suffix(".weight_packed")).collect();
     let mut entries = Vec::new();
-    for name in &names {
+    for name in names.iter().copied() {
         if let Some(stem) = name.strip_suffix(".weight_packed") {
             entries.push(linear(file, stem, schemes)?);
             continue;
@@ -93,14 +93,15 @@ fn entries(file: &Container, schemes: &[(Vec<String>, Scheme)]) -> Result<Vec<Te
 }
 
 fn plain(file: &Container, name: &str) -> Result<TensorEntry> {
-    let slot = file.slot(name).expect("listed by the file");
-    let encoding = match slot.dtype {
-        Dtype::F32 => Encoding::F32,
-        Dtype::F16 => Encoding::F16,
-        Dtype::BF16 => Encoding::Bf16,
+    let found = file.entry(name)?;
+    let encoding = match found.dtype.as_str() {
+        "F32" => Encoding::F32,
+        "F16" => Encoding::F16,
+        "BF16" => Encoding::Bf16,
         other => return Err(Error::bad_data(format!("type {other} is not supported")).tensor(name)),
     };
-    Ok(TensorEntry { name: name.into(), shape: slot.shape, encoding, sha256: BTreeMap::new() })
+    let shape = found.shape.clone();
+    Ok(TensorEntry { name: name.into(), shape, encoding, sha256: BTreeMap::new() })
 }
 
 /// The one encoding that the config allows and the shapes confirm.
@@ -135,26 +136,26 @@ fn linear(file: &Container, stem: &str, schemes: &[(Vec<String>, Scheme)]) -> Re
 
 fn fits(file: &Container, encoding: Encoding, name: &str, shape: &[usize]) -> bool {
     let Ok(slots) = encoding.slots(name, shape) else { return false };
-    let zero = format!("{}_zero_point", name);
-    let has_zeros = file.slot(&zero).is_some();
+    let zero = format!("{name}_zero_point");
+    let has_zeros = file.entries().contains_key(&zero);
     slots.base.iter().any(|s| s.name == zero) == has_zeros
         && slots.base.iter().all(|slot| {
-            file.slot(&slot.name).is_some_and(|found| {
-                let scale =
-                    slot.dtype == Dtype::F16 && matches!(found.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32);
-                found.shape == slot.shape && (found.dtype == slot.dtype || scale)
+            file.entries().get(&slot.name).is_some_and(|found| {
+                let scale = slot.dtype == Dtype::F16 && matches!(found.dtype.as_str(), "BF16" | "F32");
+                found.shape == slot.shape && (found.dtype == slot.dtype.name() || scale)
             })
         })
 }
 
 /// Reads a slot; a scale that is stored as bf16 or f32 becomes the same number as f16.
 pub(super) fn read(file: &Container, slot: &Slot) -> Result<Vec<u8>> {
-    let stored = file.slot(&slot.name).map(|s| s.dtype);
-    let (dtype, width) = match stored {
-        Some(dtype @ Dtype::BF16) if slot.dtype == Dtype::F16 => (dtype, 2),
-        Some(dtype @ Dtype::F32) if slot.dtype == Dtype::F16 => (dtype, 4),
-        _ => return file.read(slot),
+    let stored = file.entry(&slot.name)?;
+    let dtype = match stored.dtype.as_str() {
+        "BF16" if slot.dtype == Dtype::F16 => Dtype::Bf16,
+        "F32" if slot.dtype == Dtype::F16 => Dtype::F32,
+        _ => return read_slot(file, slot),
     };
+    let width = dtype.width();
     let wide = file.read(&Slot { dtype, ..slot.clone() })?;
     let mut narrow = Vec::with_capacity(wide.len() / width * 2);
     for (i, piece) in wide.chunks_exact(width).enumerate() {
@@ -164,12 +165,11 @@ pub(super) fn read(file: &Container, slot: &Slot) -> Result<Vec<u8>> {
             _ => unreachable!("pieces of two or four bytes"),
         };
         let half = f16::from_f32(value);
-        if half.to_f32() != value {
-            let (start, _) = file.span(&slot.name)?;
-            return Err(Error::bad_data(format!("scale {value:e} has no exact f16 value"))
+        if half.to_f32() != value || !value.is_finite() {
+            return Err(Error::bad_data(format!("scale {value:e} is not finite or has no exact f16 value"))
                 .file(file.path())
                 .tensor(&slot.name)
-                .offset(start + (i * width) as u64)
+                .offset(stored.offset + (i * width) as u64)
                 .next("convert the dense model with tamis instead"));
         }
         narrow.extend(half.to_le_bytes());

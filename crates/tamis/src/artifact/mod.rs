@@ -15,16 +15,20 @@ mod container;
 pub mod digest;
 mod entry;
 mod foreign;
+mod inspect;
 mod lock;
 mod manifest;
 mod quantization;
 mod reader;
+mod verify;
 mod work;
 mod writer;
 
 pub use entry::{Encoding, Stored, TensorEntry, Vector};
+pub use inspect::{Inspection, TensorReport, inspect};
 pub use manifest::{BASE, CONFIG, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, ORTHO};
-pub use reader::{ArtifactSource, Ortho, is_artifact};
+pub use reader::{ArtifactSource, is_artifact};
+pub use verify::{VerifyReport, verify};
 pub use work::{Identity, Part};
 pub use writer::{Existing, Finish, Resume, Writer};
 

@@ -2,37 +2,24 @@
 //! a [`TensorSource`]. Everything in the folder is hostile input; tensors are read when
 //! they are asked for.
 //!
-//! Knows no architecture. Whether the sidecar is there is told, never papered over: see
-//! [`Ortho`].
+//! Knows no architecture. Whether the sidecar is there is told, never papered over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use half::f16;
-use serde::Serialize;
+use half::{bf16, f16};
 use serde_json::Value;
+use tamis_kernels::pack::HalfData;
 
-use super::codec::decode;
+use super::codec::{decode, read_slot};
 use super::container::{Container, Slot};
 use super::entry::{Stored, TensorEntry, Vector};
 use super::foreign;
 use super::manifest::{BASE, MANIFEST, Manifest, ORTHO, read_json};
 use super::work::WORK;
 use crate::error::{Error, Result};
-use crate::load::{TensorInfo, TensorSource};
+use crate::load::{Ortho, TensorInfo, TensorSource};
 use crate::model::Weight;
-
-/// Whether an ortho stream is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ortho {
-    /// The model was made without one.
-    None,
-    /// The sidecar is there.
-    Present,
-    /// The model was made with one and the sidecar has been taken away: only the base is served.
-    Absent,
-}
 
 /// A tensor of an opened folder.
 #[derive(Debug)]
@@ -68,17 +55,14 @@ impl ArtifactSource {
     /// Opens a folder and checks its structure: every tensor of the manifest is in its file
     /// with the right type and shape, and nothing else is.
     pub fn open(folder: &Path) -> Result<Self> {
-        let opened = match Manifest::read(folder) {
-            Ok(manifest) => Self::open_own(folder, manifest)?,
-            Err(e) if folder.join(MANIFEST).exists() => return Err(e),
-            Err(_) if folder.join(WORK).is_dir() => {
-                return Err(Error::bad_data("this artifact is not finished")
-                    .file(folder)
-                    .next("run the command that writes it again: it takes over what is there"));
-            }
-            Err(_) => Self::open_foreign(folder)?,
-        };
-        Ok(opened)
+        match Manifest::read(folder) {
+            Ok(manifest) => Self::open_own(folder, manifest),
+            Err(e) if folder.join(MANIFEST).exists() => Err(e),
+            Err(_) if folder.join(WORK).is_dir() => Err(Error::bad_data("this artifact is not finished")
+                .file(folder)
+                .next("run the command that writes it again: it takes over what is there")),
+            Err(_) => Self::open_foreign(folder),
+        }
     }
 
     fn open_own(folder: &Path, manifest: Manifest) -> Result<Self> {
@@ -141,12 +125,11 @@ impl ArtifactSource {
             }
         }
         for (known, file) in known.iter().zip(self.base.first().into_iter().chain(&self.sidecar)) {
-            if let Some(name) = file.names().into_iter().find(|n| !known.contains(n)) {
-                let (offset, _) = file.span(&name)?;
+            if let Some((name, entry)) = file.entries().iter().find(|(n, _)| !known.contains(*n)) {
                 return Err(Error::bad_data("the manifest does not list it")
                     .file(file.path())
                     .tensor(name)
-                    .offset(offset));
+                    .offset(entry.offset));
             }
         }
         Ok(())
@@ -159,7 +142,7 @@ impl ArtifactSource {
             for slot in entry.slots()?.all() {
                 let container =
                     if slot.name.contains(".ortho_") { self.sidecar.as_ref() } else { Some(file) };
-                bytes += container.map_or(Ok(0), |c| c.span(&slot.name).map(|(_, n)| n as u64))?;
+                bytes += container.map_or(Ok(0), |c| c.entry(&slot.name).map(|e| e.bytes))?;
             }
             let info = TensorInfo {
                 dtype: entry.kind(),
@@ -172,10 +155,6 @@ impl ArtifactSource {
         Ok(self)
     }
 
-    /// Whether the ortho stream is there.
-    pub fn ortho(&self) -> Ortho {
-        self.ortho
-    }
     /// The manifest; none for another program's folder.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
@@ -199,9 +178,9 @@ impl ArtifactSource {
         let Place { entry, file } = self.places.get(name).ok_or_else(missing)?;
         let base = &self.base[*file];
         let read = |slot: &Slot| match &self.sidecar {
-            Some(sidecar) if slot.name.contains(".ortho_") => sidecar.read(slot),
+            Some(sidecar) if slot.name.contains(".ortho_") => read_slot(sidecar, slot),
             _ if self.manifest.is_none() => foreign::read(base, slot),
-            _ => base.read(slot),
+            _ => read_slot(base, slot),
         };
         decode(name, &entry.shape, entry.encoding, &read).map_err(|e| e.or_file(base.path()))
     }
@@ -220,15 +199,22 @@ impl TensorSource for ArtifactSource {
     }
 
     fn vector(&self, name: &str) -> Result<Vec<f32>> {
-        use tamis_kernels::pack::HalfData;
-        match self.read(name)? {
-            Stored::Vector(Vector::F32(values)) => Ok(values),
-            Stored::Vector(Vector::Half(HalfData::F16(v))) => Ok(v.into_iter().map(f16::to_f32).collect()),
-            Stored::Vector(Vector::Half(HalfData::Bf16(v))) => {
-                Ok(v.into_iter().map(|x| x.to_f32()).collect())
-            }
-            Stored::Matrix(_) => Err(wrong(&self.folder, name, "is a matrix, not a vector")),
-        }
+        Ok(match self.read(name)? {
+            Stored::Vector(Vector::F32(values)) => values,
+            Stored::Vector(Vector::Half(HalfData::F16(v))) => v.into_iter().map(f16::to_f32).collect(),
+            Stored::Vector(Vector::Half(HalfData::Bf16(v))) => v.into_iter().map(bf16::to_f32).collect(),
+            Stored::Matrix(_) => return Err(wrong(&self.folder, name, "is a matrix, not a vector")),
+        })
+    }
+
+    fn ortho(&self) -> Ortho {
+        self.ortho
+    }
+    fn ortho_entries(&self, name: &str) -> usize {
+        self.places.get(name).and_then(|p| p.entry.encoding.ortho_entries()).unwrap_or(0)
+    }
+    fn files(&self) -> BTreeSet<PathBuf> {
+        self.containers().map(|c| c.path().to_path_buf()).collect()
     }
 }
 

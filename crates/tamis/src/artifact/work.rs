@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::atomic::{self, Pending};
-use super::codec::{decode, encode};
+use super::codec::{decode, encode, read_slot};
 use super::container::{Container, file_order, header};
 use super::digest::{Hasher, sha256_file};
 use super::entry::{Stored, TensorEntry};
@@ -249,7 +249,7 @@ impl Work {
             .ok_or_else(|| Error::usage(format!("{part} is not finished")).file(&self.folder))?;
         let file = self.open(part)?;
         let tensor = |entry: &TensorEntry| {
-            let stored = decode(&entry.name, &entry.shape, entry.encoding, &|slot| file.read(slot))?;
+            let stored = decode(&entry.name, &entry.shape, entry.encoding, &|slot| read_slot(&file, slot))?;
             Ok((entry.name.clone(), stored))
         };
         record.tensors.iter().map(tensor).collect::<Result<_>>().map_err(|e| e.or_file(file.path()))

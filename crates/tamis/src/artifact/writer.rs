@@ -82,7 +82,10 @@ impl Writer {
             Error::new(kind, format!("cannot create the folder: {e}")).file(folder)
         })?;
         let fresh = !folder.join(WORK).exists();
-        check_folder(folder, fresh, existing)?;
+        if let Err(refused) = check_folder(folder, fresh, existing) {
+            discard_finished_work(folder, identity);
+            return Err(refused);
+        }
         let mut work = Work::lock(folder)?;
         // Once more under the lock: another run may have finished in between.
         check_folder(folder, !work.is_used(), existing)?;
@@ -216,6 +219,16 @@ fn check_folder(folder: &Path, fresh: bool, existing: Existing) -> Result<()> {
     Ok(())
 }
 
+/// A run killed between its manifest and the removal of its work folder leaves the parts
+/// behind. They are only removed when they are those of the finished artifact; a failure
+/// costs disk space and nothing else, and the caller is about to report a refusal.
+fn discard_finished_work(folder: &Path, identity: &Identity) {
+    let finished = Manifest::read(folder).is_ok_and(|m| m.identity == *identity);
+    if finished && folder.join(WORK).exists() {
+        Work::lock(folder).and_then(|mut work| work.resume(identity).and_then(|()| work.remove())).ok();
+    }
+}
+
 fn check_names(files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     let ours = [BASE, ORTHO, CONFIG, MANIFEST];
     match files.keys().find(|n| !is_plain_name(n) || ours.contains(&n.as_str())) {
@@ -287,23 +300,17 @@ impl Output {
 
     /// Copies a tensor in pieces and compares its hash with the one taken when it was put.
     fn copy(&mut self, from: &Container, slot: &Slot, expected: Option<&str>) -> Result<()> {
-        from.check(slot)?;
-        let (start, length) = from.span(&slot.name)?;
+        let entry = from.check(slot)?;
         let mut own = Hasher::default();
-        let mut piece = vec![0; CHUNK.min(length)];
-        let mut done = 0;
-        while done < length {
-            let n = piece.len().min(length - done);
-            from.read_at(start + done as u64, &mut piece[..n])?;
-            own.update(&piece[..n]);
-            self.append(&piece[..n])?;
-            done += n;
-        }
+        from.stream(entry, CHUNK, |piece| {
+            own.update(piece);
+            self.append(piece)
+        })?;
         if expected != Some(own.hex().as_str()) {
             return Err(Error::bad_data("changed on disk after it was written")
                 .file(from.path())
                 .tensor(&slot.name)
-                .offset(start)
+                .offset(entry.offset)
                 .next("run the same command again; if it happens again, suspect the disk"));
         }
         Ok(())

@@ -203,4 +203,4 @@ fn read<T: super::values::Float>(file: &DataFile, name: &str, entry: &Entry, n: 
 
 #[cfg(test)]
 #[path = "folder_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -2,10 +2,12 @@
 //! artifacts. Everything read here is hostile input. Tensors are read lazily by
 //! their Hugging Face name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub mod chat;
 pub mod file;
+mod fingerprint;
 pub mod folder;
 pub mod gguf;
 mod hub;
@@ -18,7 +20,10 @@ pub(crate) mod testdata;
 pub mod tokenizer;
 mod values;
 
+pub use chat::{ChatTemplate, GenerationPrompt, Message};
 pub use tokenizer::{AddSpecial, SpecialText, TextStream, Tokenizer};
+
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::model::{Config, Weight};
@@ -47,6 +52,30 @@ pub trait TensorSource: Send + Sync + std::fmt::Debug {
     fn weight(&self, name: &str) -> Result<Weight>;
     /// Reads a one-dimensional tensor as f32. Errors as for `weight`.
     fn vector(&self, name: &str) -> Result<Vec<f32>>;
+    /// Whether an ortho stream lies on top of the base.
+    fn ortho(&self) -> Ortho {
+        Ortho::None
+    }
+    /// Entries of a tensor's ortho stream.
+    fn ortho_entries(&self, _name: &str) -> usize {
+        0
+    }
+    /// All files that hold tensors.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        self.tensors().values().map(|info| info.file.clone()).collect()
+    }
+}
+
+/// Whether an ortho stream is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ortho {
+    /// The model was made without one.
+    None,
+    /// The sidecar is there.
+    Present,
+    /// The model was made with one and the sidecar has been taken away: only the base is served.
+    Absent,
 }
 
 impl TensorInfo {
@@ -89,6 +118,19 @@ impl Checkpoint {
             TextSide::Folder(folder) => Tokenizer::from_hf_folder(folder),
             TextSide::Gguf(metadata) => Tokenizer::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
         }
+    }
+    /// Reads the chat template; none where the model has none.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        match &self.text {
+            TextSide::Folder(folder) => ChatTemplate::from_hf_folder(folder),
+            TextSide::Gguf(metadata) => ChatTemplate::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
+        }
+    }
+    /// A cheap identity: SHA-256 over name, size and first MiB of every file. Changes
+    /// inside a file past that, at the same size, are not seen.
+    pub fn fingerprint(&self) -> Result<String> {
+        let weights = self.tensors.tensors().values().map(|t| t.file.clone());
+        fingerprint::fingerprint(&self.path, weights)
     }
     /// Where the model lies.
     pub fn path(&self) -> &Path {

@@ -5,7 +5,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::gguf;
-use super::tokenizer::read_json;
 use crate::error::{Error, Result};
 
 /// A kind of model on disk.
@@ -15,7 +14,7 @@ pub(super) enum Found {
     Gguf(PathBuf),
     /// A folder with `config.json`.
     HuggingFace(PathBuf),
-    /// A folder that tamis wrote.
+    /// A folder that tamis wrote, or another program's in the same packing.
     Artifact(PathBuf),
 }
 
@@ -32,8 +31,7 @@ pub(super) fn sniff(path: &Path) -> Result<Found> {
 }
 
 fn folder(path: &Path) -> Result<Found> {
-    let manifest = path.join("manifest.json");
-    if manifest.exists() && read_json(&manifest)?.get("format").and_then(|f| f.as_str()) == Some("tamis") {
+    if crate::artifact::is_artifact(path) {
         return Ok(Found::Artifact(path.to_path_buf()));
     }
     if path.join("config.json").exists() {

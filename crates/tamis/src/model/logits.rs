@@ -22,7 +22,7 @@ fn exp_f32(t: f32) -> f32 {
     /// `1.5 * 2^23`: adding it rounds to an integer, which then stands in the low bits.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts; the first has 9 significant bits, so `k * HIGH` is exact.
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let t = if t < FLOOR_F32 { FLOOR_F32 } else { t };
     let shifted = t * std::f32::consts::LOG2_E + ROUND;
@@ -98,10 +98,11 @@ pub fn log_sum_exp(row: &[f32]) -> Option<f64> {
     Some(f64::from(largest) + sums.iter().sum::<f64>().ln())
 }
 
-/// `exp(x_i - max x)` in f64: softmax without its divisor. `None` for a row that is not finite.
-pub fn softmax_weights(row: &[f32]) -> Option<Vec<f64>> {
+/// `exp((x_i - max x) / temperature)` in f64: softmax without its divisor, so the largest is 1.
+/// `None` for a row that is not finite.
+pub fn softmax_weights(row: &[f32], temperature: f64) -> Option<Vec<f64>> {
     let largest = f64::from(finite_max(row)?);
-    Some(row.iter().map(|&x| exp_f64(f64::from(x) - largest)).collect())
+    Some(row.iter().map(|&x| exp_f64((f64::from(x) - largest) / temperature)).collect())
 }
 
 /// `KL(p || q) = sum p_i (ln p_i - ln q_i)` of `p = softmax(x)`, `q = softmax(y)`, in nats;
@@ -221,7 +222,7 @@ mod tests {
                 x[place] = bad;
                 assert_eq!(argmax(&x), None);
                 assert_eq!(log_sum_exp(&x), None);
-                assert_eq!(softmax_weights(&x), None);
+                assert_eq!(softmax_weights(&x, 1.0), None);
                 assert_eq!(divergence(&x, &row(21, 3)), None);
                 assert_eq!(divergence(&row(21, 3), &x), None);
             }

@@ -1,6 +1,8 @@
 //! Tests of the whole folder; each file is one promise. The model here is two small
 //! blocks that use every way of storing a tensor.
 
+mod hostile;
+mod inspect;
 mod overwrite;
 mod resume;
 mod round_trip;
@@ -73,6 +75,7 @@ pub(super) fn sieved(dice: &mut Dice, shape: (usize, usize), grid: Grid) -> Weig
 
 const HIDDEN: usize = 64;
 const VOCAB: usize = 96;
+const INNER: usize = 40;
 
 pub(super) type Tensors = Vec<(String, Stored)>;
 
@@ -97,14 +100,22 @@ pub(super) fn model() -> Vec<(Part, Tensors)> {
 fn block(dice: &mut Dice, index: usize) -> Tensors {
     use Zeros::{Asymmetric, Symmetric};
     let square = (HIDDEN, HIDDEN);
-    let f32s = DenseF32::new(HIDDEN, HIDDEN, (0..HIDDEN * HIDDEN).map(|_| dice.unit()).collect()).unwrap();
-    let weights: [(&str, Stored); 7] = [
+    let f32s = (0..INNER * HIDDEN).map(|_| dice.unit()).collect();
+    let f32s = DenseF32::new(INNER, HIDDEN, f32s).unwrap();
+    let weights: [(&str, Stored); 8] = [
         ("self_attn.q_proj.weight", sieved(dice, square, Grid(4, 32, Symmetric)).into()),
         ("self_attn.k_proj.weight", sieved(dice, (16, HIDDEN), Grid(3, 32, Asymmetric)).into()),
+        (
+            "self_attn.v_proj.weight",
+            Weight::Packed(packed(dice, (16, HIDDEN), Grid(4, 64, Symmetric))).into(),
+        ),
         ("self_attn.q_proj.bias", (0..HIDDEN).map(|_| dice.unit()).collect::<Vec<f32>>().into()),
         ("self_attn.o_proj.weight", Weight::Packed(packed(dice, square, Grid(4, 32, Asymmetric))).into()),
-        ("mlp.up_proj.weight", Weight::Packed(packed(dice, (40, HIDDEN), Grid(2, 64, Symmetric))).into()),
-        ("mlp.down_proj.weight", Weight::Packed(packed(dice, (HIDDEN, 40), Grid(8, 32, Asymmetric))).into()),
+        ("mlp.up_proj.weight", Weight::Packed(packed(dice, (INNER, HIDDEN), Grid(2, 64, Symmetric))).into()),
+        (
+            "mlp.down_proj.weight",
+            Weight::Packed(packed(dice, (HIDDEN, INNER), Grid(3, 32, Asymmetric))).into(),
+        ),
         ("mlp.gate_proj.weight", Weight::F32(f32s).into()),
     ];
     weights.into_iter().map(|(n, s)| (format!("model.layers.{index}.{n}"), s)).collect()
@@ -120,7 +131,13 @@ pub(super) fn identity() -> Identity {
 }
 
 pub(super) fn finish() -> Finish {
-    let config = json!({ "model_type": "llama", "vocab_size": VOCAB, "hidden_size": HIDDEN });
+    let config = json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": VOCAB,
+        "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 64, "rope_theta": 10000.0, "hidden_act": "silu",
+        "tie_word_embeddings": false,
+    });
     Finish {
         config: config.as_object().unwrap().clone(),
         files: BTreeMap::from([("tokenizer.json".into(), b"{}".to_vec())]),

@@ -68,7 +68,7 @@ fn kinds_read_well() {
     let kind = |name: &str| source.tensors()[name].dtype.clone();
     assert!(kind("model.layers.0.self_attn.q_proj.weight").starts_with("int4 g32 sym + ortho 12."));
     assert_eq!(kind("model.layers.0.mlp.up_proj.weight"), "int2 row sym");
-    assert_eq!(kind("model.layers.0.mlp.down_proj.weight"), "int8 g32 asym");
+    assert_eq!(kind("model.layers.0.mlp.down_proj.weight"), "int3 g32 asym");
     assert_eq!(kind("model.embed_tokens.weight"), "bf16");
 }
 

@@ -1,7 +1,7 @@
 //! Leaving the sidecar out is the physical switch: the base does not know of it.
 
 use super::*;
-use crate::artifact::Ortho;
+use crate::load::{Ortho, TensorSource as _};
 
 fn without_ortho() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

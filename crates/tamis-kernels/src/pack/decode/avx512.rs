@@ -1,0 +1,130 @@
+//! Sixteen codes a step. Up to 4 bits a group has at most 16 different weights: they
+//! are computed once into a register, and a code only picks one (`vpermps`).
+//!
+//! The trick: `vpermps` looks at the low 4 bits of a lane and ignores the rest, so a
+//! code need not be masked; for 2 and 3 bits the table repeats itself, so the bits of
+//! the next code do no harm.
+
+use std::arch::x86_64::*;
+
+use super::PackedRow;
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn decode(row: PackedRow<'_>, out: &mut [f32]) {
+    match row.bits {
+        2 => by_table::<2>(row, out),
+        3 => by_table::<3>(row, out),
+        4 => by_table::<4>(row, out),
+        _ => by_arithmetic(row, out),
+    }
+}
+
+/// `lane * BITS`.
+const fn bit_of(lane: usize, bits: usize) -> usize {
+    lane * bits
+}
+
+/// For each lane: the two bytes that hold its code, out of 8 that are repeated.
+const fn byte_pattern(bits: usize) -> [u8; 64] {
+    let mut pattern = [0x80; 64]; // 0x80 gives a zero byte
+    let mut lane = 0;
+    while lane < 16 {
+        let byte = bit_of(lane, bits) / 8;
+        pattern[4 * lane] = byte as u8;
+        pattern[4 * lane + 1] = (byte as u8 + 1) % 8;
+        lane += 1;
+    }
+    pattern
+}
+
+/// For each lane: how far its code is shifted within those bytes.
+const fn shift_pattern(bits: usize) -> [i32; 16] {
+    let mut pattern = [0; 16];
+    let mut lane = 0;
+    while lane < 16 {
+        pattern[lane] = (bit_of(lane, bits) % 8) as i32;
+        lane += 1;
+    }
+    pattern
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn by_table<const BITS: usize>(row: PackedRow<'_>, out: &mut [f32]) {
+    let (pick, shift) = const { (byte_pattern(BITS), shift_pattern(BITS)) };
+    // SAFETY: both arrays are 64 bytes.
+    let (pick, shift) =
+        unsafe { (_mm512_loadu_si512(pick.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
+    let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let code = _mm512_and_si512(lanes, _mm512_set1_epi32((1 << BITS) - 1));
+    let mut bytes = row.bytes();
+    for (group, out) in out.chunks_mut(row.group).enumerate() {
+        let (scale, zero) = grid(&row, group);
+        let steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(code, _mm512_set1_epi32(zero)));
+        let table = _mm512_mul_ps(_mm512_set1_ps(scale), steps);
+        // Steps whose eight bytes lie in the matrix: all but the very last few.
+        let safe = (bytes.len().saturating_sub(8) / (2 * BITS)).min(out.len() / 16);
+        let (whole, rest) = out.split_at_mut(16 * safe);
+        for (i, out) in whole.chunks_exact_mut(16).enumerate() {
+            // SAFETY: `i < safe`, so eight bytes can be read; `out` has 16 values.
+            unsafe {
+                let eight = bytes.as_ptr().add(i * 2 * BITS).cast::<i64>().read_unaligned();
+                let index = _mm512_srlv_epi32(_mm512_shuffle_epi8(_mm512_set1_epi64(eight), pick), shift);
+                _mm512_storeu_ps(out.as_mut_ptr(), _mm512_permutexvar_ps(index, table));
+            }
+        }
+        bytes = &bytes[safe * 2 * BITS..];
+        for out in rest.chunks_mut(16) {
+            let eight = _mm512_set1_epi64(eight_bytes(bytes));
+            let index = _mm512_srlv_epi32(_mm512_shuffle_epi8(eight, pick), shift);
+            store(out, _mm512_permutexvar_ps(index, table));
+            bytes = bytes.get(2 * BITS..).unwrap_or_default();
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn by_arithmetic(row: PackedRow<'_>, out: &mut [f32]) {
+    let mut bytes = row.bytes();
+    for (group, out) in out.chunks_mut(row.group).enumerate() {
+        let (scale, zero) = grid(&row, group);
+        let (scales, zeros) = (_mm512_set1_ps(scale), _mm512_set1_epi32(zero));
+        let weights = |codes: __m128i| {
+            let steps = _mm512_sub_epi32(_mm512_cvtepu8_epi32(codes), zeros);
+            _mm512_mul_ps(scales, _mm512_cvtepi32_ps(steps))
+        };
+        let (now, later) = bytes.split_at(out.len());
+        let (mut codes, mut outs) = (now.chunks_exact(16), out.chunks_exact_mut(16));
+        for (codes, out) in codes.by_ref().zip(outs.by_ref()) {
+            // SAFETY: 16 bytes are read.
+            store(out, weights(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) }));
+        }
+        let mut last = [0u8; 16];
+        last[..codes.remainder().len()].copy_from_slice(codes.remainder());
+        // SAFETY: 16 bytes are read.
+        store(outs.into_remainder(), weights(unsafe { _mm_loadu_si128(last.as_ptr().cast()) }));
+        bytes = later;
+    }
+}
+
+/// Scale and zero of a group, without a call for the conversion.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn grid(row: &PackedRow<'_>, group: usize) -> (f32, i32) {
+    let scale = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(row.scales[group].to_bits())));
+    (_mm_cvtss_f32(scale), row.zero(group))
+}
+
+/// The first eight bytes, zeros behind the end of the matrix.
+fn eight_bytes(bytes: &[u8]) -> i64 {
+    let mut first = [0; 8];
+    let count = bytes.len().min(8);
+    first[..count].copy_from_slice(&bytes[..count]);
+    i64::from_le_bytes(first)
+}
+
+/// As many lanes as there is room for.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn store(out: &mut [f32], value: __m512) {
+    let mask = ((1u32 << out.len().min(16)) - 1) as __mmask16;
+    // SAFETY: lanes behind `out` are masked off.
+    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, value) };
+}

@@ -1,0 +1,215 @@
+//! What is to be done with a model, as a file that can be shared, diffed and run again:
+//! TOML or YAML, one schema. Unknown keys are errors with their line and a suggestion.
+//!
+//! ```toml
+//! name = "int4-ortho"
+//! embedding = 16                 # bits of the embedding: 16 or 8
+//! head = 16
+//! on-singular = "fail"           # or "rtn": what a Gram matrix without factor leads to
+//!
+//! [calibration]
+//! samples = 128
+//! length = 2048
+//! seed = 0
+//!
+//! [default]                      # every linear; what is left out is `TensorPlan::default`
+//! method = "gptq"
+//! bits = 4
+//!
+//! [[override]]                   # later ones win; each must match at least one linear
+//! match = "model.layers.*.mlp.down_proj"
+//! bits = 8
+//! ```
+//!
+//! Knows no tensor and no file but the recipe itself.
+
+mod embedded;
+mod parse;
+mod pattern;
+mod resolve;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use embedded::Summary;
+pub use parse::Format;
+pub use pattern::Pattern;
+
+use crate::artifact::digest::sha256;
+use crate::compress::{ActivationOrder, ClipSearch, Method, OrthoMode, Symmetry, TensorPlan};
+use crate::error::{Error, Kind, Result};
+use crate::units::{Bits, Damping, Density, GroupSize};
+
+/// Longest recipe that is read.
+pub const MAX_BYTES: u64 = 1 << 20;
+
+/// A checked recipe. Command-line flags change its fields; [`Recipe::resolve`] applies it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Recipe {
+    /// Short name.
+    pub name: String,
+    /// One sentence on what it is for.
+    pub description: String,
+    /// The plan of every linear that no override matches.
+    pub default: TensorPlan,
+    /// Changes for some linears, in order.
+    #[serde(rename = "override")]
+    pub overrides: Vec<Override>,
+    /// Bits of the embedding.
+    pub embedding: EndBits,
+    /// Bits of the head, where it is not tied.
+    pub head: EndBits,
+    /// Calibration text.
+    pub calibration: Calibration,
+    #[serde(skip)]
+    source: Source,
+}
+
+/// Where a recipe came from, for messages.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Source {
+    text: String,
+    origin: PathBuf,
+}
+
+/// Changes to the plan of the linears that a pattern matches.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Override {
+    /// Which linears.
+    #[serde(rename = "match")]
+    pub pattern: Pattern,
+    /// What changes.
+    #[serde(flatten)]
+    pub changes: Changes,
+}
+
+/// The fields of a [`TensorPlan`] that a recipe may set; none leaves a field as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "each field is the field of `TensorPlan` of the same name")]
+pub struct Changes {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits: Option<Bits>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symmetry: Option<Symmetry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<ClipSearch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<ActivationOrder>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damping: Option<Damping>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ortho: Option<OrthoMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub density: Option<Density>,
+}
+
+impl Changes {
+    /// The plan with these changes made.
+    #[must_use]
+    pub fn apply(&self, plan: TensorPlan) -> TensorPlan {
+        TensorPlan {
+            method: self.method.unwrap_or(plan.method),
+            bits: self.bits.unwrap_or(plan.bits),
+            group: self.group.unwrap_or(plan.group),
+            symmetry: self.symmetry.unwrap_or(plan.symmetry),
+            clip: self.clip.unwrap_or(plan.clip),
+            order: self.order.unwrap_or(plan.order),
+            damping: self.damping.unwrap_or(plan.damping),
+            ortho: self.ortho.unwrap_or(plan.ortho),
+            density: self.density.unwrap_or(plan.density),
+            on_singular: plan.on_singular,
+        }
+    }
+}
+
+/// Bits of the embedding or the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub enum EndBits {
+    /// As the model stores it.
+    #[default]
+    Sixteen,
+    /// Integers with a scale a row.
+    Eight,
+}
+
+impl TryFrom<u32> for EndBits {
+    type Error = Error;
+    fn try_from(bits: u32) -> Result<Self> {
+        match bits {
+            16 => Ok(Self::Sixteen),
+            8 => Ok(Self::Eight),
+            _ => Err(Error::usage(format!("embedding and head take 16 or 8 bits, not {bits}"))),
+        }
+    }
+}
+
+impl From<EndBits> for u32 {
+    fn from(bits: EndBits) -> u32 {
+        match bits {
+            EndBits::Sixteen => 16,
+            EndBits::Eight => 8,
+        }
+    }
+}
+
+/// How much text calibrates the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Calibration {
+    /// Windows.
+    pub samples: usize,
+    /// Tokens a window.
+    pub length: usize,
+    /// Seed of the choice of windows.
+    pub seed: u64,
+}
+
+impl Default for Calibration {
+    /// GPTQ's protocol: 128 windows of 2048 tokens (Frantar 2022, section 4).
+    fn default() -> Self {
+        Self { samples: 128, length: 2048, seed: 0 }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe file; the format follows the extension, or the text where it has
+    /// neither `.toml` nor `.yaml`/`.yml`.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::reading(path, &e))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::reading(path, &e))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Error::new(Kind::Recipe, "a recipe is UTF-8 text, this file is not").file(path))?;
+        let format = Format::of(path, &text);
+        Self::parse(&text, format, path)
+    }
+
+    /// The recipe without comments and layout, with every default filled in.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("plain data serialises")
+    }
+
+    /// SHA-256 of [`Recipe::to_json`]: equal for recipes that mean the same.
+    pub fn hash(&self) -> String {
+        sha256(self.to_json().to_string().as_bytes())
+    }
+
+    /// The text as it was read.
+    pub fn source_text(&self) -> &str {
+        &self.source.text
+    }
+}
+
+#[cfg(test)]
+mod tests;

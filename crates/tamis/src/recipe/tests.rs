@@ -1,0 +1,204 @@
+//! Recipes as people write them, right and wrong.
+
+use std::path::Path;
+
+use super::*;
+use crate::compress::OnSingular;
+
+fn names() -> Vec<String> {
+    let linears = ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"];
+    (0..3).flat_map(|i| linears.map(|l| format!("model.layers.{i}.{l}.weight"))).collect()
+}
+
+fn toml(text: &str) -> Result<Recipe> {
+    Recipe::parse(text, Format::Toml, Path::new("r.toml"))
+}
+
+fn yaml(text: &str) -> Result<Recipe> {
+    Recipe::parse(text, Format::Yaml, Path::new("r.yaml"))
+}
+
+const TOML: &str = r#"
+name = "mine"
+embedding = 8
+on-singular = "fail"
+[default]
+bits = 3
+group = "row"
+[[override]]
+match = "model.layers.*.mlp.*"
+bits = 4
+group = 32
+[[override]]
+match = "model.layers.0.**.weight"
+bits = 8
+"#;
+
+const YAML: &str = r#"
+name: mine
+embedding: 8
+on-singular: fail
+default:
+  bits: 3
+  group: row
+override:
+  - match: model.layers.*.mlp.*
+    bits: 4
+    group: 32
+  - match: model.layers.0.**.weight
+    bits: 8
+"#;
+
+#[test]
+fn both_formats_say_the_same() {
+    let (toml, yaml) = (toml(TOML).unwrap(), yaml(YAML).unwrap());
+    assert_eq!(toml.to_json(), yaml.to_json());
+    assert_eq!(toml.hash(), yaml.hash());
+    assert_eq!((toml.embedding, toml.head), (EndBits::Eight, EndBits::Sixteen));
+    assert_eq!(toml.source_text(), TOML);
+}
+
+#[test]
+fn later_overrides_win_field_by_field() {
+    let plans = toml(TOML).unwrap().resolve(&names()).unwrap();
+    let plan = |name: &str| &plans.iter().find(|(n, _)| n == name).unwrap().1;
+    let q = plan("model.layers.1.self_attn.q_proj.weight");
+    assert_eq!((q.bits.get(), q.group), (3, GroupSize::Row));
+    let up = plan("model.layers.1.mlp.up_proj.weight");
+    assert_eq!((up.bits.get(), up.group), (4, GroupSize::Of(32)));
+    let first = plan("model.layers.0.mlp.up_proj.weight");
+    assert_eq!((first.bits.get(), first.group), (8, GroupSize::Of(32)));
+    assert!(plans.iter().all(|(_, p)| p.on_singular == OnSingular::Fail));
+    assert_eq!(plans.len(), names().len());
+}
+
+/// Format, text, line, and what the message must hold.
+const WRONG: [(Format, &str, u64, &[&str]); 11] = [
+    (
+        Format::Toml,
+        "name = \"a\"\n[default]\n bist = 4\n",
+        3,
+        &["r.toml:3", "unknown field `bist`", "column 2", "did you mean `bits`?"],
+    ),
+    (
+        Format::Yaml,
+        "name: a\ndefault:\n  bist: 4\n",
+        3,
+        &["r.yaml:3", "`bist`", "column 3", "did you mean `bits`?"],
+    ),
+    (Format::Toml, "name = \"a\"\ndefalt = 1\n", 2, &["did you mean `default`?"]),
+    (Format::Toml, "name = \"a\"\n[default]\nmethod = \"gptqq\"\n", 3, &["did you mean `gptq`?"]),
+    (Format::Yaml, "name: a\ndefault:\n  method: gptqq\n", 3, &["did you mean `gptq`?"]),
+    (Format::Toml, "name = \"a\"\n[default]\nbits = 5\n", 3, &["bits must be 2, 3, 4 or 8, not 5"]),
+    (Format::Yaml, "name: a\ndefault:\n  bits: 5\n", 3, &["bits must be 2, 3, 4 or 8, not 5"]),
+    (
+        Format::Toml,
+        "name = \"a\"\n[[override]]\nmatch = \"x\"\n[[overide]]\n",
+        4,
+        &["did you mean `override`?"],
+    ),
+    (Format::Toml, "name = \"a\"\nembedding = 4\n", 2, &["16 or 8 bits, not 4"]),
+    (Format::Toml, "name = \"a\"\nname = \"b\"\n", 2, &["duplicate key"]),
+    (Format::Yaml, "name: a\nname: b\n", 2, &["duplicate"]),
+];
+
+#[test]
+fn mistakes_are_named_with_their_place() {
+    for (format, text, line, parts) in WRONG {
+        let origin = if format == Format::Toml { "r.toml" } else { "r.yaml" };
+        let error = Recipe::parse(text, format, Path::new(origin)).unwrap_err();
+        let message = error.to_string();
+        assert_eq!((error.kind(), error.exit_code()), (Kind::Recipe, 78), "{message}");
+        assert!(message.starts_with(&format!("{origin}:{line}: ")), "{text}: {message}");
+        for part in parts {
+            assert!(message.contains(part), "{text}: {message} lacks {part}");
+        }
+    }
+}
+
+#[test]
+fn an_unmatched_override_is_found_before_any_work() {
+    let recipe = toml("name = \"a\"\n\n[[override]]\nmatch = \"model.layers.*.mlp.dwn_proj\"\n").unwrap();
+    let message = recipe.resolve(&names()).unwrap_err().to_string();
+    for part in
+        ["r.toml:4", "matches none of the 12 linears", "did you mean \"model.layers.*.mlp.down_proj\"?"]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn plans_without_meaning_are_refused_when_read() {
+    let text = "name = \"a\"\n[[override]]\nmatch = \"x.*\"\nmethod = \"rtn\"\northo = \"joint\"\n";
+    let error = toml(text).unwrap_err();
+    assert_eq!(error.kind(), Kind::Recipe);
+    assert!(error.to_string().starts_with("r.toml:3: "), "{error}");
+    assert!(toml("name = \"a\"\n[default]\nmatch = \"x\"\n").is_err());
+    assert!(toml("name = \"a\"\n[[override]]\nbits = 4\n").is_err());
+    assert!(toml("name = \"a\"\n[calibration]\nsamples = 0\n").is_err());
+}
+
+#[test]
+fn hostile_text_ends_quickly() {
+    let bombs = [
+        "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
+         d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\nname: [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"
+            .to_owned(),
+        format!("name: {}", "[".repeat(100_000)),
+        format!("name: {}", "{a: ".repeat(100_000)),
+        "name: a\n---\nname: b\n".to_owned(),
+    ];
+    for bomb in &bombs {
+        assert_eq!(yaml(bomb).unwrap_err().kind(), Kind::Recipe);
+    }
+    assert_eq!(toml(&format!("name = {}", "[".repeat(100_000))).unwrap_err().kind(), Kind::Recipe);
+    let long = " ".repeat(MAX_BYTES as usize + 1);
+    assert!(toml(&long).unwrap_err().to_string().contains("at most"));
+}
+
+#[test]
+fn a_file_is_read_by_extension_and_else_by_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts = [("a.toml", TOML), ("a.yaml", YAML), ("a.yml", YAML), ("a.recipe", TOML), ("b.recipe", YAML)];
+    for (name, text) in texts {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(Recipe::from_file(&path).unwrap().name, "mine", "{name}");
+    }
+    let error = Recipe::from_file(&dir.path().join("none.toml")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Missing);
+    let binary = dir.path().join("b.toml");
+    std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+    assert_eq!(Recipe::from_file(&binary).unwrap_err().kind(), Kind::Recipe);
+}
+
+#[test]
+fn every_embedded_recipe_is_valid_and_called_by_its_name() {
+    let list = Recipe::list();
+    assert_eq!(list.len(), 11);
+    for summary in list {
+        let recipe = Recipe::named(&summary.name).unwrap();
+        assert_eq!(recipe.name, summary.name);
+        assert!(!recipe.description.is_empty());
+        assert_eq!(recipe.resolve(&names()).unwrap().len(), names().len());
+    }
+    let message = Recipe::named("int4-orto").unwrap_err().to_string();
+    assert!(message.contains("did you mean \"int4-ortho\"?"), "{message}");
+}
+
+#[test]
+fn an_ortho_recipe_has_the_base_of_its_plain_one() {
+    for bits in ["int4", "int3", "int2"] {
+        let with = Recipe::named(&format!("{bits}-ortho")).unwrap().default;
+        let without = Recipe::named(bits).unwrap().default;
+        assert_ne!(with.ortho, OrthoMode::None);
+        assert_eq!(TensorPlan { ortho: without.ortho, density: without.density, ..with }, without);
+    }
+}
+
+#[test]
+fn the_hash_follows_the_meaning_and_not_the_layout() {
+    let plain = toml(TOML).unwrap();
+    assert_eq!(toml(&format!("# a comment\n{TOML}")).unwrap().hash(), plain.hash());
+    assert_ne!(toml(&TOML.replace("bits = 8", "bits = 2")).unwrap().hash(), plain.hash());
+}
