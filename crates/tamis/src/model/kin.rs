@@ -28,7 +28,9 @@ pub(super) struct Defaults {
 pub(super) fn from_hf(json: &Value, defaults: Defaults) -> Result<Config> {
     let mut filled = json.clone();
     if let Some(map) = filled.as_object_mut() {
-        let mut fill = |key: &str, value: Value| drop(map.entry(key).or_insert(value));
+        let mut fill = |key: &str, value: Value| {
+            map.entry(key).or_insert(value);
+        };
         fill("num_key_value_heads", defaults.kv_heads.into());
         fill("max_position_embeddings", defaults.context.into());
         fill("tie_word_embeddings", defaults.tied.into());
