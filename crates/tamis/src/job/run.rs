@@ -102,7 +102,11 @@ impl Job<'_> {
         }
         drop(walk);
         if !writer.finished().contains(&Part::Head) {
-            writer.put(Part::Head, &head_tensors(self.checkpoint, self.recipe, self.threads)?, BTreeMap::new())?;
+            writer.put(
+                Part::Head,
+                &head_tensors(self.checkpoint, self.recipe, self.threads)?,
+                BTreeMap::new(),
+            )?;
         }
         let manifest = writer.finish(self.extras()?)?;
         outcome.finish(&manifest)?;
@@ -111,7 +115,7 @@ impl Job<'_> {
 
     fn identity(&self) -> Result<Identity> {
         let calibration = self.calibration.as_ref().map(|c| c.windows.digest());
-        Ok(Identity::new(self.recipe.digest(), self.checkpoint.fingerprint()?, calibration))
+        Ok(Identity::new(self.recipe.hash(), self.checkpoint.fingerprint()?, calibration))
     }
 
     /// The stem as the finished model will have it.
@@ -266,7 +270,8 @@ impl Plans {
         if given || !self.needs_calibration() {
             return Ok(());
         }
-        Err(Error::usage("this recipe needs calibration text").next("pass --calibration FILE (.txt or .jsonl)"))
+        Err(Error::usage("this recipe needs calibration text")
+            .next("pass --calibration FILE (.txt or .jsonl)"))
     }
 
     /// A base-first stream leaves the base exactly as it would be without one, so finished blocks

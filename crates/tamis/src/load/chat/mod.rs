@@ -31,11 +31,23 @@ use budget::Budget;
 /// Longest template that is read. The longest in use have about 20 KB.
 const TEMPLATE_LIMIT: usize = 64 << 10;
 
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions for the whole conversation.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+}
+
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
+    /// Who.
+    pub role: Role,
     /// What is said.
     pub content: String,
 }
