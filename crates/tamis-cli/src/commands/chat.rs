@@ -21,7 +21,7 @@ pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
     let options = options(&args.sampling, &model)?;
     let render = |messages: &[Message]| {
         let text = template.render(messages, GenerationPrompt::Open)?;
-        model.tokenizer.encode(&text, AddSpecial::No)
+        model.tokenizer.encode(&text, AddSpecial::Nothing)
     };
     let mut chat = Chat::new(&model.engine, Box::new(render));
     if let Some(system) = &args.system {

@@ -116,7 +116,7 @@ pub(crate) fn calibration(
         } else if !stream.is_empty() {
             stream.extend(tokenizer.eos().first());
         }
-        stream.extend(tokenizer.encode(document, AddSpecial::No)?);
+        stream.extend(tokenizer.encode(document, AddSpecial::Nothing)?);
     }
     Ok(Calibration { windows: choose_windows(&stream, samples, length, seed)?, seed })
 }

@@ -146,7 +146,7 @@ fn measured(
 }
 
 fn continuation(model: &Opened, alpha: Alpha) -> anyhow::Result<String> {
-    let prompt = model.tokenizer.encode(PROMPT, AddSpecial::Yes)?;
+    let prompt = model.tokenizer.encode(PROMPT, AddSpecial::AsTrained)?;
     let options = Options { max_tokens: 24, stop: vec![], eos: model.tokenizer.eos().to_vec(), alpha };
     let mut session = Session::new(&model.engine);
     let mut sampler = Sampler::greedy();

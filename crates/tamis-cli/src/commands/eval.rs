@@ -72,7 +72,7 @@ pub(crate) fn windows(
         bos: tokenizer.bos(),
         eos: tokenizer.eos().first().copied(),
     };
-    protocol.windows(text, &|text| tokenizer.encode(text, AddSpecial::No), specials, limit)
+    protocol.windows(text, &|text| tokenizer.encode(text, AddSpecial::Nothing), specials, limit)
 }
 
 fn protocol(args: &args::Eval, model_context: usize) -> Protocol {

@@ -63,13 +63,13 @@ pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
 
 fn prompt(args: &args::Generate, model: &Opened) -> anyhow::Result<Vec<u32>> {
     if !args.chat {
-        return Ok(model.tokenizer.encode(&args.prompt, AddSpecial::Yes)?);
+        return Ok(model.tokenizer.encode(&args.prompt, AddSpecial::AsTrained)?);
     }
     let template = model.checkpoint.chat_template()?.ok_or_else(|| no_template(model))?;
     let message = Message { role: Role::User, content: args.prompt.clone() };
     let text = template.render(&[message], GenerationPrompt::Open)?;
     // the template writes special tokens itself, BOS among them
-    Ok(model.tokenizer.encode(&text, AddSpecial::No)?)
+    Ok(model.tokenizer.encode(&text, AddSpecial::Nothing)?)
 }
 
 pub(crate) fn no_template(model: &Opened) -> Error {

@@ -3,7 +3,7 @@
 //! Knows no calibration.
 
 use half::{bf16, f16};
-use tamis_kernels::pack::{DenseHalf, HalfData, PackedMatrix, RowSource};
+use tamis_kernels::pack::{DenseHalf, HalfData, PackedMatrix};
 
 use super::run::linear_name;
 use crate::artifact::Stored;
@@ -120,7 +120,7 @@ fn eight_bit_table(weight: &Weight, threads: Threads) -> Result<Weight> {
     let plan = TensorPlan {
         bits,
         group: GroupSize::Of(32),
-        clip: ClipSearch::None,
+        clip: ClipSearch::Off,
         method: Method::Rtn,
         ..TensorPlan::default()
     };

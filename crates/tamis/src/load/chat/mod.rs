@@ -43,6 +43,17 @@ pub enum Role {
     Assistant,
 }
 
+impl Role {
+    /// What templates call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -128,11 +139,10 @@ impl ChatTemplate {
     /// The prompt for a conversation.
     pub fn render(&self, messages: &[Message], prompt: GenerationPrompt) -> Result<String> {
         let now = self.now.or_else(|| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok());
-        let text: usize = messages.iter().map(|m| m.role.len() + m.content.len() + 64).sum();
+        let text: usize = messages.iter().map(|m| "assistant".len() + m.content.len() + 64).sum();
         let budget = Arc::new(Budget::for_input(text + self.source.len()));
         let env = builtins::environment(&budget, now.unwrap_or_default(), messages.len());
-        let turn =
-            |m: &Message| minijinja::context! { role => m.role.as_str(), content => m.content.as_str() };
+        let turn = |m: &Message| minijinja::context! { role => m.role.name(), content => m.content.as_str() };
         let context = minijinja::context! {
             messages => messages.iter().map(turn).collect::<Vec<_>>(),
             add_generation_prompt => prompt == GenerationPrompt::Open,
