@@ -4,8 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tamis::error::Error;
-use tamis::load::Checkpoint;
-use tamis::load::tokenizer::Tokenizer;
+use tamis::load::{Checkpoint, Tokenizer};
 use tamis::model::{Decoder, Engine};
 use tamis::ops::{Cpu, Isa, Precision, default_threads};
 

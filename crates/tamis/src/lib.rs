@@ -8,6 +8,7 @@ pub mod compress;
 pub mod error;
 pub mod evaluate;
 
+pub mod job;
 pub mod load;
 pub mod model;
 pub mod ops;

@@ -12,7 +12,7 @@ use tamis::calibrate::{choose_windows, read_documents};
 use tamis::compress::Threads;
 use tamis::error::Error;
 use tamis::job::{Calibration, Estimate, Job, Outcome, Step};
-use tamis::load::Checkpoint;
+use tamis::load::{AddSpecial, Checkpoint};
 use tamis::ops::Precision;
 use tamis::recipe::Recipe;
 
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
     if args.shared.json {
         return print_json(&json!({
             "output": args.output,
-            "recipe": recipe.name(),
+            "recipe": recipe.name,
             "seconds": started.elapsed().as_secs_f64(),
             "peak_memory_bytes": peak_memory(),
             "estimate": estimate,
@@ -93,7 +93,7 @@ fn calibrate(
     checkpoint: &Checkpoint,
     file: &Path,
 ) -> anyhow::Result<Calibration> {
-    let defaults = recipe.calibration();
+    let defaults = recipe.calibration;
     let samples = args.samples.unwrap_or(defaults.samples);
     let length = args.length.unwrap_or(defaults.length.min(checkpoint.config().context));
     let seed = args.seed.unwrap_or(defaults.seed);
@@ -116,7 +116,7 @@ pub(crate) fn calibration(
         } else if !stream.is_empty() {
             stream.extend(tokenizer.eos().first());
         }
-        stream.extend(tokenizer.encode(document, tamis::load::tokenizer::AddSpecial::No)?);
+        stream.extend(tokenizer.encode(document, AddSpecial::Nothing)?);
     }
     Ok(Calibration { windows: choose_windows(&stream, samples, length, seed)?, seed })
 }

@@ -1,1 +1,200 @@
+//! `tamis demo`: compress, measure and run a real model, in one table.
 
+use std::path::{Path, PathBuf};
+
+use tamis::artifact::{Existing, Resume, inspect};
+use tamis::compress::Threads;
+use tamis::error::Error;
+use tamis::evaluate::{Evaluation, Protocol, Report, Windows};
+use tamis::job::Job;
+use tamis::load::{AddSpecial, Checkpoint, SpecialText};
+use tamis::model::LanguageModel;
+use tamis::ops::Precision;
+use tamis::recipe::Recipe;
+use tamis::run::{Event, Options, Sampler, Session};
+use tamis::units::Alpha;
+
+use super::compress::{calibration, carry_out};
+use super::eval::{read_text, windows};
+use super::print_text;
+use crate::args;
+use crate::opened::{Opened, kernels, threads};
+use crate::table::Table;
+use crate::terminal::{Progress, human_bytes};
+
+const CALIBRATION: &str = include_str!("../../assets/calibration.txt");
+const MEASURE: &str = include_str!("../../assets/measure.txt");
+const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+/// Small enough for a minute on two cores.
+const SAMPLES: usize = 32;
+const LENGTH: usize = 512;
+const PROMPT: &str = "Once upon a time, in a small village by the sea,";
+
+/// One measured line.
+struct Line {
+    name: String,
+    bytes: u64,
+    bits_per_weight: f64,
+    perplexity: f64,
+    divergence: Option<(f64, f64)>,
+    text: String,
+}
+
+/// `tamis demo`.
+pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
+    let spec = args.model.clone().unwrap_or_else(|| MODEL.into());
+    if args.model.is_none() && !Path::new(MODEL).exists() {
+        return Err(Error::missing("the demo's model is not here")
+            .file(MODEL)
+            .next("scripts/get-smollm2.sh, or pass --model MODEL")
+            .into());
+    }
+    let temporary = tempfile_folder(args)?;
+    let folder = args.output.clone().unwrap_or_else(|| temporary.path.clone());
+    let calibration_text = args.calibration.as_deref().map_or(Ok(CALIBRATION.into()), read_text)?;
+    let measure = args.text.as_deref().map_or(Ok(MEASURE.into()), read_text)?;
+
+    let original = Opened::load(&spec, kernels(args.shared.threads, Precision::F32)?)?;
+    let context = LENGTH.min(original.engine.context());
+    let windows = windows(&measure, Protocol::Gptq { context }, &original.tokenizer, None)?;
+    let mut lines = measured(args, "original", &original, &[Alpha::ONE], None, &windows)?;
+    for name in ["rtn4", "int4-ortho"] {
+        let output = folder.join(name);
+        compress(args, &spec, name, &calibration_text, &output)?;
+        let spec = output.display().to_string();
+        let model = Opened::load(&spec, kernels(args.shared.threads, Precision::F32)?)?;
+        let alphas: &[Alpha] = if name == "rtn4" { &[Alpha::ONE] } else { &[Alpha::ZERO, Alpha::ONE] };
+        lines.extend(measured(args, name, &model, alphas, Some(&original), &windows)?);
+    }
+    report(args, &spec, &folder, &lines)
+}
+
+/// A folder that goes away with the value, unless the user named one.
+struct Temporary {
+    path: PathBuf,
+    remove: bool,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if self.remove {
+            // nothing to do about a folder that will not go
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn tempfile_folder(args: &args::Demo) -> Result<Temporary, Error> {
+    let path = args
+        .output
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("tamis-demo-{}", std::process::id())));
+    std::fs::create_dir_all(&path).map_err(|e| Error::writing(&path, &e))?;
+    Ok(Temporary { path, remove: args.output.is_none() })
+}
+
+fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Path) -> anyhow::Result<()> {
+    let recipe = Recipe::named(recipe)?;
+    let checkpoint = Checkpoint::open(spec)?;
+    let length = LENGTH.min(checkpoint.config().context);
+    let ops = kernels(args.shared.threads, Precision::Bf16)?;
+    let job = Job {
+        checkpoint: &checkpoint,
+        recipe: &recipe,
+        calibration: Some(calibration(&checkpoint, &[text.to_owned()], (SAMPLES, length), 0)?),
+        ops: &*ops,
+        threads: Threads::new(threads(args.shared.threads)),
+        output,
+        policy: (Resume::Auto, Existing::Overwrite),
+    };
+    carry_out(&job, args.shared.quiet)?;
+    Ok(())
+}
+
+fn measured(
+    args: &args::Demo,
+    name: &str,
+    model: &Opened,
+    alphas: &[Alpha],
+    baseline: Option<&Opened>,
+    windows: &Windows,
+) -> anyhow::Result<Vec<Line>> {
+    let evaluation = Evaluation {
+        model: &model.engine,
+        alphas,
+        baseline: baseline.map(|b| &b.engine as &dyn LanguageModel),
+        windows,
+        threads: threads(args.shared.threads),
+    };
+    let mut bar = Progress::new(&format!("measure {name}"), args.shared.quiet);
+    let report: Report = evaluation.run(&mut |p| bar.update(p.done as u64, p.total as u64, p.unit))?;
+    bar.finish();
+    let inspection = inspect(&model.checkpoint)?;
+    let line = |(index, &alpha): (usize, &Alpha)| {
+        let divergence = report.divergence.get(index).map(|d| (d.mean, d.same_top1));
+        let name = if alphas.len() > 1 { format!("{name}, alpha {alpha}") } else { name.to_owned() };
+        Ok(Line {
+            name,
+            bytes: inspection.file_bytes,
+            bits_per_weight: inspection.bits_per_weight,
+            perplexity: report.perplexity[index].value,
+            divergence,
+            text: continuation(model, alpha)?,
+        })
+    };
+    alphas.iter().enumerate().map(line).collect()
+}
+
+fn continuation(model: &Opened, alpha: Alpha) -> anyhow::Result<String> {
+    let prompt = model.tokenizer.encode(PROMPT, AddSpecial::AsTrained)?;
+    let options = Options { max_tokens: 24, stop: vec![], eos: model.tokenizer.eos().to_vec(), alpha };
+    let mut session = Session::new(&model.engine);
+    let mut sampler = Sampler::greedy();
+    let stream = Box::new(model.tokenizer.stream(SpecialText::Skip));
+    let mut all = String::new();
+    for event in session.generate(&prompt, &options, &mut sampler, stream)? {
+        let (Event::Token { text, .. } | Event::Finished { text, .. }) = event?;
+        all += &text;
+    }
+    Ok(all.replace('\n', " "))
+}
+
+fn report(args: &args::Demo, spec: &str, folder: &Path, lines: &[Line]) -> anyhow::Result<()> {
+    if args.shared.json {
+        let rows: Vec<_> = lines
+            .iter()
+            .map(|l| {
+                serde_json::json!({
+                    "name": l.name, "bytes": l.bytes, "bits_per_weight": l.bits_per_weight,
+                    "perplexity": l.perplexity, "kl_mean": l.divergence.map(|d| d.0),
+                    "same_top1": l.divergence.map(|d| d.1), "text": l.text,
+                })
+            })
+            .collect();
+        return super::print_json(&serde_json::json!({ "model": spec, "rows": rows }));
+    }
+    let mut table = Table::new(&["", "size", "bits/weight", "perplexity", "KL mean", "same top-1"]);
+    for line in lines {
+        let mut row = vec![
+            line.name.clone(),
+            human_bytes(line.bytes),
+            format!("{:.3}", line.bits_per_weight),
+            format!("{:.3}", line.perplexity),
+        ];
+        if let Some((mean, same)) = line.divergence {
+            row.extend([format!("{mean:.4}"), format!("{:.1} %", 100.0 * same)]);
+        }
+        table.row(row);
+    }
+    let mut text = format!("\n{spec}\n\n{table}\n\"{PROMPT}\" goes on (greedy):\n");
+    for line in lines {
+        text += &format!("  {:<22} {}\n", line.name, line.text);
+    }
+    let kept =
+        if args.output.is_some() { folder.join("int4-ortho").display().to_string() } else { "small".into() };
+    text += &format!(
+        "\nnext:\n  tamis compress {spec} -o small --recipe int3-ortho --calibration TEXT\n  \
+         tamis chat {kept}\n"
+    );
+    print_text(&text)
+}

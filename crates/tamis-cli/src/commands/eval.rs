@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tamis::error::Error;
 use tamis::evaluate::scorecard::Facts;
 use tamis::evaluate::{Evaluation, Protocol, Report, Scorecard, Specials, Windows};
-use tamis::load::tokenizer::{AddSpecial, Tokenizer};
+use tamis::load::{AddSpecial, Tokenizer};
 use tamis::model::LanguageModel;
 use tamis::ops::Precision;
 use tamis::units::Alpha;
@@ -72,7 +72,7 @@ pub(crate) fn windows(
         bos: tokenizer.bos(),
         eos: tokenizer.eos().first().copied(),
     };
-    protocol.windows(text, &|text| tokenizer.encode(text, AddSpecial::No), specials, limit)
+    protocol.windows(text, &|text| tokenizer.encode(text, AddSpecial::Nothing), specials, limit)
 }
 
 fn protocol(args: &args::Eval, model_context: usize) -> Protocol {

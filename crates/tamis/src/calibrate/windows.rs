@@ -6,6 +6,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::artifact::digest::sha256;
 use crate::error::{Error, Result};
 
 /// Windows of equal length, one after the other.
@@ -23,6 +24,12 @@ impl Windows {
     /// Number of windows.
     pub fn count(&self) -> usize {
         self.tokens.len() / self.length
+    }
+    /// SHA-256 of length and tokens: equal digests mean equal windows.
+    pub fn digest(&self) -> String {
+        let mut bytes = (self.length as u64).to_le_bytes().to_vec();
+        bytes.extend(self.tokens.iter().flat_map(|t| t.to_le_bytes()));
+        sha256(&bytes)
     }
     /// All tokens, `[count, length]`.
     pub fn tokens(&self) -> &[u32] {

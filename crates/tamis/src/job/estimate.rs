@@ -74,10 +74,11 @@ impl Sizes {
         };
         let block = (0..config.layers.len()).map(|i| of_prefix(&format!("{}.{i}.", names.block))).max();
         let weights = |name: &String| tensors.get(&format!("{name}.weight"));
-        let largest = linear_names(config).iter().filter_map(weights).map(|i| i.shape.iter().product::<usize>());
+        let names_of_linears = linear_names(config);
+        let sizes = names_of_linears.iter().filter_map(weights).map(|i| i.shape.iter().product::<usize>());
         Self {
             block: block.unwrap_or(0),
-            largest: largest.max().unwrap_or(0) as u64,
+            largest: sizes.max().unwrap_or(0) as u64,
             embedding: of_prefix(names.embedding),
         }
     }

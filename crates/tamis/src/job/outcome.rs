@@ -66,11 +66,13 @@ impl Outcome {
 
     /// Linears that fell back to round-to-nearest, with the reason.
     pub fn fallbacks(&self) -> Vec<(&str, &str)> {
-        let reason = |(name, receipt): (&'_ String, &'_ Receipt)| match &receipt.fallback {
-            Fallback::None => None,
-            Fallback::Rtn(reason) => Some((name.as_str(), reason.as_str())),
-        };
-        self.receipts.iter().filter_map(reason).collect()
+        let mut found = Vec::new();
+        for (name, receipt) in &self.receipts {
+            if let Fallback::Rtn(reason) = &receipt.fallback {
+                found.push((name.as_str(), reason.as_str()));
+            }
+        }
+        found
     }
 
     /// Receipts by the last part of the linear's name.

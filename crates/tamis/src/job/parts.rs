@@ -3,7 +3,7 @@
 //! Knows no calibration.
 
 use half::{bf16, f16};
-use tamis_kernels::pack::{DenseHalf, HalfData, PackedMatrix, RowSource};
+use tamis_kernels::pack::{DenseHalf, HalfData, PackedMatrix};
 
 use super::run::linear_name;
 use crate::artifact::Stored;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::load::Checkpoint;
 use crate::model::block::{Block, Role};
 use crate::model::{Config, Weight};
-use crate::recipe::{Recipe, TableBits};
+use crate::recipe::{EndBits, Recipe};
 use crate::units::{Alpha, Bits, GroupSize};
 
 /// Rows of an embedding that are converted at once.
@@ -57,7 +57,8 @@ pub(super) fn block_tensors(checkpoint: &Checkpoint, index: usize, mut block: Bl
 /// Puts the stored linears of a block back in place.
 pub(super) fn restore(block: &mut Block, config: &Config, index: usize, tensors: Tensors) -> Result<()> {
     for (name, stored) in tensors {
-        let role = Role::ALL.into_iter().find(|r| format!("{}.weight", linear_name(config, index, *r)) == name);
+        let role =
+            Role::ALL.into_iter().find(|r| format!("{}.weight", linear_name(config, index, *r)) == name);
         match (role.and_then(|role| block.linear_mut(role)), stored) {
             (Some(linear), Stored::Matrix(weight)) => linear.weight = weight,
             (None, Stored::Vector(_)) => {}
@@ -71,7 +72,7 @@ pub(super) fn restore(block: &mut Block, config: &Config, index: usize, tensors:
 fn tables<'a>(
     checkpoint: &Checkpoint,
     names: impl Iterator<Item = &'a str>,
-    bits: TableBits,
+    bits: EndBits,
     threads: Threads,
 ) -> Result<Tensors> {
     let mut tensors = Tensors::new();
@@ -92,10 +93,10 @@ fn tables<'a>(
 }
 
 /// A table at 16 bits (bf16 where it was bf16 before, f16 otherwise) or at 8 (group 32, symmetric).
-fn table(weight: &Weight, bits: TableBits, threads: Threads) -> Result<Weight> {
+fn table(weight: &Weight, bits: EndBits, threads: Threads) -> Result<Weight> {
     match bits {
-        TableBits::Sixteen => half_table(weight),
-        TableBits::Eight => eight_bit_table(weight, threads),
+        EndBits::Sixteen => half_table(weight),
+        EndBits::Eight => eight_bit_table(weight, threads),
     }
 }
 
@@ -119,7 +120,7 @@ fn eight_bit_table(weight: &Weight, threads: Threads) -> Result<Weight> {
     let plan = TensorPlan {
         bits,
         group: GroupSize::Of(32),
-        clip: ClipSearch::None,
+        clip: ClipSearch::Off,
         method: Method::Rtn,
         ..TensorPlan::default()
     };

@@ -102,7 +102,11 @@ impl Job<'_> {
         }
         drop(walk);
         if !writer.finished().contains(&Part::Head) {
-            writer.put(Part::Head, &head_tensors(self.checkpoint, self.recipe, self.threads)?, BTreeMap::new())?;
+            writer.put(
+                Part::Head,
+                &head_tensors(self.checkpoint, self.recipe, self.threads)?,
+                BTreeMap::new(),
+            )?;
         }
         let manifest = writer.finish(self.extras()?)?;
         outcome.finish(&manifest)?;
@@ -111,7 +115,7 @@ impl Job<'_> {
 
     fn identity(&self) -> Result<Identity> {
         let calibration = self.calibration.as_ref().map(|c| c.windows.digest());
-        Ok(Identity::new(self.recipe.digest(), self.checkpoint.fingerprint()?, calibration))
+        Ok(Identity::new(self.recipe.hash(), self.checkpoint.fingerprint()?, calibration))
     }
 
     /// The stem as the finished model will have it.
@@ -257,6 +261,22 @@ impl Plans {
         Ok(Self { by_name: recipe.resolve(&names)?.into_iter().collect() })
     }
 
+    /// Bytes of all tensors of the finished model: codes, scales, ortho, and the rest at 2 bytes.
+    pub(super) fn stored_bytes(&self, checkpoint: &Checkpoint) -> u64 {
+        let tensors = checkpoint.tensors().tensors();
+        let bits = |(name, info): (&String, &crate::load::TensorInfo)| {
+            let weights: f64 = info.shape.iter().map(|n| *n as f64).product();
+            let Some(plan) = name.strip_suffix(".weight").and_then(|n| self.by_name.get(n)) else {
+                return weights * 16.0;
+            };
+            let cols = info.shape.last().copied().unwrap_or(1);
+            let scale = 24.0 / plan.group.length(cols) as f64;
+            let ortho = if plan.ortho == OrthoMode::None { 0.0 } else { 33.0 * plan.density.get() };
+            weights * (f64::from(plan.bits.get()) + scale + ortho)
+        };
+        (tensors.iter().map(bits).sum::<f64>() / 8.0) as u64
+    }
+
     pub(super) fn needs_calibration(&self) -> bool {
         use crate::compress::Method;
         self.by_name.values().any(|p| p.method != Method::Rtn || p.ortho != OrthoMode::None)
@@ -266,7 +286,8 @@ impl Plans {
         if given || !self.needs_calibration() {
             return Ok(());
         }
-        Err(Error::usage("this recipe needs calibration text").next("pass --calibration FILE (.txt or .jsonl)"))
+        Err(Error::usage("this recipe needs calibration text")
+            .next("pass --calibration FILE (.txt or .jsonl)"))
     }
 
     /// A base-first stream leaves the base exactly as it would be without one, so finished blocks

@@ -13,6 +13,7 @@ pub mod gguf;
 mod hub;
 mod layers;
 mod open;
+mod originals;
 pub mod safetensors;
 mod sniff;
 #[cfg(test)]

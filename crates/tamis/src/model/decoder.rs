@@ -93,6 +93,19 @@ impl Stem {
         Ok(Self { embedding: Arc::new(embedding), positions, project_in })
     }
 
+    /// Puts a matrix of the stem in place of the one that was read under the same name.
+    pub fn replace(&mut self, config: &Config, tensor: &str, weight: Weight) {
+        let names = config.architecture.family().names;
+        let is = |name: Option<&str>| name.is_some_and(|name| tensor.strip_suffix(".weight") == Some(name));
+        if is(Some(names.embedding)) {
+            self.embedding = Arc::new(Linear { weight, bias: self.embedding.bias.clone() });
+        } else if is(names.positions) {
+            self.positions = Some(weight);
+        } else if let (true, Some(project)) = (is(names.project_in), &mut self.project_in) {
+            project.weight = weight;
+        }
+    }
+
     /// Rows of the embedding for `tokens` standing at `positions`: `[m, hidden]`.
     pub fn embed(
         &self,

@@ -45,6 +45,11 @@ impl Recipe {
         Self::parse(text, Format::Toml, Path::new(&format!("{known}.toml")))
     }
 
+    /// The recipe of this name, or in this file: a name has no dot and no slash.
+    pub fn open(spec: &str) -> Result<Self> {
+        if spec.contains(['.', '/', '\\']) { Self::from_file(Path::new(spec)) } else { Self::named(spec) }
+    }
+
     /// All recipes that come with the program.
     pub fn list() -> Vec<Summary> {
         let summary = |(name, _): &(&str, &str)| {

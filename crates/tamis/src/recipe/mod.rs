@@ -139,7 +139,7 @@ pub enum EndBits {
     /// As the model stores it.
     #[default]
     Sixteen,
-    /// Integers with a scale a row.
+    /// Symmetric integers with a scale for every 32 inputs.
     Eight,
 }
 

@@ -4,34 +4,12 @@
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
-
 use super::generate::{Detokenise, Event, Finish, Options, Timing};
 use super::sampler::Sampler;
 use super::session::Session;
 use crate::error::{Error, Result};
+pub use crate::load::chat::{Message, Role};
 use crate::model::LanguageModel;
-
-/// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Instructions for the whole conversation.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-}
-
-/// One turn, as chat templates take it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// Who.
-    pub role: Role,
-    /// What.
-    pub content: String,
-}
 
 /// An answer that is over.
 #[derive(Debug, Clone, PartialEq)]

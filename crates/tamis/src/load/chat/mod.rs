@@ -31,11 +31,34 @@ use budget::Budget;
 /// Longest template that is read. The longest in use have about 20 KB.
 const TEMPLATE_LIMIT: usize = 64 << 10;
 
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions for the whole conversation.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// What templates call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
+    /// Who.
+    pub role: Role,
     /// What is said.
     pub content: String,
 }
@@ -116,11 +139,10 @@ impl ChatTemplate {
     /// The prompt for a conversation.
     pub fn render(&self, messages: &[Message], prompt: GenerationPrompt) -> Result<String> {
         let now = self.now.or_else(|| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok());
-        let text: usize = messages.iter().map(|m| m.role.len() + m.content.len() + 64).sum();
+        let text: usize = messages.iter().map(|m| "assistant".len() + m.content.len() + 64).sum();
         let budget = Arc::new(Budget::for_input(text + self.source.len()));
         let env = builtins::environment(&budget, now.unwrap_or_default(), messages.len());
-        let turn =
-            |m: &Message| minijinja::context! { role => m.role.as_str(), content => m.content.as_str() };
+        let turn = |m: &Message| minijinja::context! { role => m.role.name(), content => m.content.as_str() };
         let context = minijinja::context! {
             messages => messages.iter().map(turn).collect::<Vec<_>>(),
             add_generation_prompt => prompt == GenerationPrompt::Open,
