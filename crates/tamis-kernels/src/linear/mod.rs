@@ -142,7 +142,7 @@ impl DotKernel for Panel<'_> {
         let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.m, k);
         if let Some(w) = self.weights.as_f32().and_then(D::borrow) {
             let sink = PanelSink { out: self.out, first: self.rows.start };
-            return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), k, &sink);
+            return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), &sink);
         }
         // Few rows of x: decode as many rows of W as a tile takes, so that they are still
         // in the L1 cache when they are used. Many: decode the panel once for all of x.
@@ -168,7 +168,7 @@ impl DotKernel for Panel<'_> {
             }
             let elements = numbers::<D::Element>(&lines[..count * per_row]);
             let sink = PanelSink { out: self.out, first };
-            product(dot, x, Rows::new(elements, elements.len() / count, count, k), k, &sink);
+            product(dot, x, Rows::new(elements, elements.len() / count, count, k), &sink);
             first += part;
         }
         SCRATCH.set((row, panel));
@@ -188,14 +188,16 @@ struct PanelSink<'a> {
 }
 
 impl Sink for PanelSink<'_> {
+    type Total = f32;
     #[inline(always)]
-    fn put(&self, row: usize, column: usize, values: &[f32], first: bool) {
+    fn place(&self, row: usize, column: usize, len: usize) -> &mut [f32] {
         let start = row * self.out.stride + self.first + column;
         // SAFETY: panels own disjoint columns, and one task computes a panel.
-        let out = unsafe { self.out.values.slice(start, values.len()) };
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = if first { *value } else { *out + *value };
-        }
+        unsafe { self.out.values.slice(start, len) }
+    }
+    #[inline(always)]
+    fn combine(total: f32, value: f32, first: bool) -> f32 {
+        if first { value } else { total + value }
     }
 }
 
