@@ -78,6 +78,12 @@ fn panel_rows(n: usize, k: usize, threads: usize) -> usize {
     rows / PANEL_STEP * PANEL_STEP
 }
 
+/// Whether rows of `k` values fall on so few cache sets that a copy with a better
+/// stride pays: a set recurs every 4 KiB, and a tile and its neighbours are 16 rows.
+fn crowded<T>(k: usize, m: usize) -> bool {
+    m > FEW_ROWS && (k * size_of::<T>()).is_multiple_of(1024)
+}
+
 /// Rows `[m, k]` as an operand of the dot product, converted once for all panels.
 pub(crate) fn operand<'a>(
     cpu: &Cpu,
@@ -85,10 +91,10 @@ pub(crate) fn operand<'a>(
     (x, k): (&'a [f32], usize),
     buffer: &'a mut Aligned,
 ) -> Operand<'a> {
-    if precision == Precision::F32 {
+    if precision == Precision::F32 && !crowded::<f32>(k, x.len() / k) {
         return Operand::new(x, k);
     }
-    let hardware = cpu.isa.has_bf16();
+    let hardware = precision == Precision::Bf16 && cpu.isa.has_bf16();
     let per_row = if hardware { row_lines::<u16>(k) } else { row_lines::<f32>(k) };
     let lines = buffer.lines(x.len() / k * per_row);
     let rows = (CONVERT_VALUES / k).max(1);
@@ -140,7 +146,8 @@ impl DotKernel for Panel<'_> {
     fn run<D: Dot>(self, dot: D) {
         let (k, count) = (self.weights.cols(), self.rows.len());
         let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.m, k);
-        if let Some(w) = self.weights.as_f32().and_then(D::borrow) {
+        let stored = self.weights.as_f32().filter(|_| !crowded::<f32>(k, self.m));
+        if let Some(w) = stored.and_then(D::borrow) {
             let sink = PanelSink { out: self.out, first: self.rows.start };
             return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), &sink);
         }
