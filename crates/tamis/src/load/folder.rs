@@ -213,4 +213,4 @@ fn read<T: super::values::Float>(file: &DataFile, name: &str, entry: &Entry, n: 
 
 #[cfg(test)]
 #[path = "folder_tests.rs"]
-mod tests;
+pub(crate) mod tests;

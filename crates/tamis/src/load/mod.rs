@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub mod chat;
 pub mod file;
+mod fingerprint;
 pub mod folder;
 pub mod gguf;
 mod hub;
@@ -17,6 +19,7 @@ pub(crate) mod testdata;
 pub mod tokenizer;
 mod values;
 
+pub use chat::{ChatTemplate, GenerationPrompt, Message};
 pub use tokenizer::{AddSpecial, SpecialText, TextStream, Tokenizer};
 
 use serde::Serialize;
@@ -114,6 +117,19 @@ impl Checkpoint {
             TextSide::Folder(folder) => Tokenizer::from_hf_folder(folder),
             TextSide::Gguf(metadata) => Tokenizer::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
         }
+    }
+    /// Reads the chat template; none where the model has none.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        match &self.text {
+            TextSide::Folder(folder) => ChatTemplate::from_hf_folder(folder),
+            TextSide::Gguf(metadata) => ChatTemplate::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
+        }
+    }
+    /// A cheap identity: SHA-256 over name, size and first MiB of every file. Changes
+    /// inside a file past that, at the same size, are not seen.
+    pub fn fingerprint(&self) -> Result<String> {
+        let weights = self.tensors.tensors().values().map(|t| t.file.clone());
+        fingerprint::fingerprint(&self.path, weights)
     }
     /// Where the model lies.
     pub fn path(&self) -> &Path {

@@ -23,12 +23,12 @@ pub(super) enum TextSide {
 }
 
 pub(super) fn open(spec: &str) -> Result<Checkpoint> {
-    let path = hub::resolve(spec)?;
-    match sniff(&path)? {
+    let opened = match sniff(&hub::resolve(spec)?)? {
         Found::Gguf(path) => open_gguf(&path),
         Found::HuggingFace(path) => open_folder(&path),
         Found::Artifact(path) => open_artifact(&path),
-    }
+    };
+    opened.map_err(|e| hub::explain(spec, e))
 }
 
 fn open_folder(path: &Path) -> Result<Checkpoint> {
@@ -110,3 +110,7 @@ fn scale_rope(config: &mut Config, factors: &[f32]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "open_tests.rs"]
+mod tests;

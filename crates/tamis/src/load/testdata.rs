@@ -15,6 +15,11 @@ pub(crate) fn smollm2() -> Option<PathBuf> {
     found(Some(std::env::var_os("TAMIS_SMOLLM2").map_or(root, PathBuf::from)), name)
 }
 
+/// Tiny models of every family, made by `scripts/golden/tiny_models.py`.
+pub(crate) fn golden_models() -> Option<PathBuf> {
+    found(Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")), "tests/golden/models")
+}
+
 fn found(path: Option<PathBuf>, what: &str) -> Option<PathBuf> {
     let path = path.filter(|p| p.exists());
     if path.is_none() {

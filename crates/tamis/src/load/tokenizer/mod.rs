@@ -15,6 +15,7 @@ mod pretokenizer;
 mod special;
 mod stream;
 
+pub(crate) use special::spelling;
 pub use stream::TextStream;
 
 /// Largest `tokenizer.json` that is read; Gemma's has 33 MB.

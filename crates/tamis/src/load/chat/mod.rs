@@ -1,0 +1,156 @@
+//! Chat templates: a model's own Jinja text that turns messages into a prompt.
+//!
+//! A template is a program from a stranger. It runs in `minijinja` without a loader, on
+//! fuel, and every value that it makes is charged to a budget ([`budget`]), so it can
+//! neither hang nor take the process's memory. The engine has no such limit of its own:
+//! a string doubled in a loop costs it a few instructions. Guards are therefore put
+//! into the compiled instructions ([`program`]), which needs the engine's unstable
+//! interface; a child process under `ulimit` would need a program to start and works on
+//! one system only, and looking for `x ~ x` in the text misses `join`, `replace`,
+//! captures and macros.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::file::read_small;
+use super::gguf::Metadata;
+use super::tokenizer::{read_json, spelling};
+use crate::error::{Error, Result};
+
+mod budget;
+mod builtins;
+mod date;
+mod program;
+
+use budget::Budget;
+
+/// Longest template that is read. The longest in use have about 20 KB.
+const TEMPLATE_LIMIT: usize = 64 << 10;
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+/// Whether the prompt ends where the assistant is to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerationPrompt {
+    /// Ends with the opening of an assistant turn.
+    Open,
+    /// Ends with the last message.
+    None,
+}
+
+/// A model's chat template and the tokens that it writes by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatTemplate {
+    source: String,
+    bos: String,
+    eos: String,
+    /// Time since 1970 that `strftime_now` shows; none for the clock's.
+    now: Option<Duration>,
+}
+
+impl ChatTemplate {
+    /// Takes a template and the spelling of the begin and end tokens. Fails where it does
+    /// not parse or uses what chat templates have no need of.
+    pub fn new(source: String, bos: String, eos: String) -> Result<Self> {
+        if source.len() > TEMPLATE_LIMIT {
+            let problem = format!("chat template of {} bytes; at most {TEMPLATE_LIMIT}", source.len());
+            return Err(Error::bad_data(problem));
+        }
+        program::compile(&source).map_err(|e| failed(&e))?;
+        Ok(Self { source, bos, eos, now: None })
+    }
+
+    /// The template of a folder: `chat_template.jinja`, or the one in
+    /// `tokenizer_config.json` (of several named ones, `default`).
+    pub fn from_hf_folder(folder: &Path) -> Result<Option<Self>> {
+        let config_path = folder.join("tokenizer_config.json");
+        let config = read_json(&config_path)?;
+        let file = folder.join("chat_template.jinja");
+        let (source, path) = if file.exists() {
+            let bytes = read_small(&file, TEMPLATE_LIMIT as u64)?;
+            let text = String::from_utf8(bytes).map_err(|_| Error::bad_data("not UTF-8").file(&file))?;
+            (text, file)
+        } else {
+            match config.get("chat_template").and_then(default_template) {
+                Some(text) => (text.to_string(), config_path),
+                None => return Ok(None),
+            }
+        };
+        let token = |key: &str| config.get(key).and_then(spelling).unwrap_or_default().to_string();
+        Self::new(source, token("bos_token"), token("eos_token")).map(Some).map_err(|e| e.or_file(path))
+    }
+
+    /// The template of a GGUF file.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Option<Self>> {
+        let Some(source) = metadata.text("tokenizer.chat_template")? else { return Ok(None) };
+        let tokens = metadata.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
+        let token = |name: &str| -> Result<String> {
+            let id = metadata.usize(&format!("tokenizer.ggml.{name}_token_id"))?;
+            Ok(id.and_then(|id| tokens.get(id)).cloned().unwrap_or_default())
+        };
+        Self::new(source.to_string(), token("bos")?, token("eos")?).map(Some)
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The same template with a fixed time for `strftime_now`, in seconds since 1970, UTC.
+    pub fn at(mut self, unix_seconds: u64) -> Self {
+        self.now = Some(Duration::from_secs(unix_seconds));
+        self
+    }
+
+    /// The prompt for a conversation.
+    pub fn render(&self, messages: &[Message], prompt: GenerationPrompt) -> Result<String> {
+        let now = self.now.or_else(|| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok());
+        let text: usize = messages.iter().map(|m| m.role.len() + m.content.len() + 64).sum();
+        let budget = Arc::new(Budget::for_input(text + self.source.len()));
+        let env = builtins::environment(&budget, now.unwrap_or_default(), messages.len());
+        let turn =
+            |m: &Message| minijinja::context! { role => m.role.as_str(), content => m.content.as_str() };
+        let context = minijinja::context! {
+            messages => messages.iter().map(turn).collect::<Vec<_>>(),
+            add_generation_prompt => prompt == GenerationPrompt::Open,
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
+            tools => (),
+            documents => (),
+        };
+        program::run(&env, &self.source, context).map_err(|e| failed(&e))
+    }
+}
+
+/// The template in `tokenizer_config.json`: a string, or a list of named ones.
+fn default_template(value: &Json) -> Option<&str> {
+    value.as_str().or_else(|| {
+        let named = |name: &str| value.as_array()?.iter().find(|t| t.get("name").is_some_and(|n| n == name));
+        named("default")?.get("template")?.as_str()
+    })
+}
+
+fn failed(error: &minijinja::Error) -> Error {
+    let detail = error.detail().unwrap_or_default();
+    let error_kind = error.kind();
+    let mut report = Error::bad_data(format!("chat template: {error_kind}: {detail}"))
+        .next("check the template, or give the prompt as plain text");
+    if let Some(line) = error.line() {
+        report = report.line(line as u64);
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests;

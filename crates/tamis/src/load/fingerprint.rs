@@ -1,0 +1,44 @@
+//! A cheap identity of a model: enough to notice that other files lie there now.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::file::DataFile;
+use crate::error::Result;
+
+/// Bytes of each file that are hashed: its header, and the first tensors with it.
+const HASHED: usize = 1 << 20;
+
+/// Text files of a folder that change what a model does.
+const TEXT_FILES: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+];
+
+/// SHA-256, in hex, over name, size and first MiB of every file, in name order. Weights
+/// that change in place past that, at the same size, are not seen.
+pub(super) fn fingerprint(model: &Path, weights: impl Iterator<Item = PathBuf>) -> Result<String> {
+    let mut files: Vec<PathBuf> = weights.collect();
+    files.extend(TEXT_FILES.iter().map(|name| model.join(name)).filter(|path| path.is_file()));
+    files.sort();
+    files.dedup();
+    let mut hash = Sha256::new();
+    for path in files {
+        let file = DataFile::open(&path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update(file.len().to_le_bytes());
+        hash.update(file.read::<u8>(0, HASHED.min(usize::try_from(file.len()).unwrap_or(HASHED)))?);
+    }
+    let mut hex = String::new();
+    for byte in hash.finalize() {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Ok(hex)
+}
