@@ -5,6 +5,7 @@
 
 use super::factor::{FactorRecord, Gram, InverseFactor};
 use super::order::{ActivationOrder, Order};
+use super::threads::Threads;
 use crate::error::{Error, Kind, Result};
 use crate::units::Damping;
 
@@ -36,7 +37,8 @@ impl Evidence {
     /// Factors `gram`. A failure to factor is kept, not raised: the policy of each
     /// linear's plan says what follows from it.
     pub fn prepare(gram: &Gram, damping: Damping, order: ActivationOrder) -> Self {
-        let factored = factor(gram, damping, order);
+        // On a thread of its own: see `Threads::map`.
+        let factored = Threads::ONE.map(1, |_| factor(gram, damping, order)).remove(0);
         let lambda = factored.as_ref().map_or(damping.get() * gram.scale(), |f| f.record.lambda);
         Self {
             tokens: gram.tokens(),

@@ -178,6 +178,7 @@ impl InverseFactor {
         self.order.len()
     }
     /// `U[0..=j, j]`.
+    #[inline]
     pub fn column(&self, j: usize) -> &[f32] {
         &self.columns[start(j)..start(j + 1)]
     }

@@ -139,11 +139,8 @@ mod tests {
     /// 32 weights `d (c - z)` in every lane, both ends of the code range used.
     fn on_grid(bits: u32, zero: i32, d: f32) -> Vec<Lanes> {
         let (top, d) = ((1 << bits) - 1, f16::from_f32(d).to_f32());
-        (0..32)
-            .map(|j| {
-                each(|l| d * ((if j < 2 { j * top } else { (j * 7 + l as i32) % (top + 1) }) - zero) as f32)
-            })
-            .collect()
+        let code = |j: i32, l: usize| if j < 2 { j * top } else { (j * 7 + l as i32) % (top + 1) };
+        (0..32).map(|j| each(|l| d * (code(j, l) - zero) as f32)).collect()
     }
 
     #[test]

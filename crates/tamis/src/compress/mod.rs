@@ -187,7 +187,12 @@ fn finish(
     let base_error = share(energy(&r, &hr));
     let rows = match (plan.ortho, stream) {
         (OrthoMode::None, _) => return Ok((None, Some(base_error), Some(base_error))),
-        (_, Some(stream)) => stream,
+        // The sweep fixed an outlier's value before later columns had moved; the support
+        // stays, the values become the best ones for the base as it came out.
+        (_, Some(stream)) => {
+            let hr = Weights { data: &hr, ..*w };
+            ortho::least_squares::refit(&stream, &hr, evidence.h(), threads)
+        }
         (OrthoMode::TopResidual, None) => {
             let r = Weights { data: &r, ..*w };
             ortho::top_residual::stream(&r, &evidence.diagonal(), budget(w, plan), threads)

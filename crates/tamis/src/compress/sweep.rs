@@ -81,38 +81,51 @@ pub fn sweep(w: &mut [Lanes], u: &InverseFactor, block: SweepBlock, decide: &mut
             let at = Column { position: j, original: u.order().original(j), pivot: u.pivot(j) };
             let q = decide.decide(at, &w[j]);
             e[j] = each(|l| (w[j][l] - q[l]) / at.pivot);
-            for l in j + 1..end {
-                take(&mut w[l], &e[j], u.column(l)[j]);
-            }
+            spread(&mut w[j + 1..end], j, &e[j], u);
         }
     }
     e
 }
 
-/// `w_l -= sum_i e_i U_il` over all `i` before the block, two columns at a time so that
-/// each `e_i` is loaded once for both.
-fn settle(block: &mut [Lanes], start: usize, e: &[Lanes], u: &InverseFactor) {
-    let mut pairs = block.chunks_exact_mut(2);
-    let mut l = start;
-    for pair in pairs.by_ref() {
-        let (mut a, mut b) = (pair[0], pair[1]);
-        for ((e, &ua), &ub) in e.iter().zip(u.column(l)).zip(u.column(l + 1)) {
-            take(&mut a, e, ua);
-            take(&mut b, e, ub);
-        }
-        (pair[0], pair[1]) = (a, b);
-        l += 2;
+/// `w_l -= e_j U_jl` for the columns `l > j` that `ahead` holds.
+//
+// Never inlined, like `settle`: as arguments the slices are known not to overlap, and
+// LLVM makes vectors of the lanes; once inlined it forgets, and the sweep is 3x slower.
+#[inline(never)]
+fn spread(ahead: &mut [Lanes], j: usize, e: &Lanes, u: &InverseFactor) {
+    for (c, w) in ahead.iter_mut().enumerate() {
+        take(w, e, u.column(j + 1 + c)[j]);
     }
-    for w in pairs.into_remainder() {
-        for (e, &ul) in e.iter().zip(u.column(l)) {
-            take(w, e, ul);
+}
+
+/// Errors that one pass over a block applies; `w_l` is loaded and stored once for all.
+const TOGETHER: usize = 4;
+
+/// `w_l -= sum_i e_i U_il` over all `i` before the block. Passes run over the columns of
+/// the block rather than over `i`, because LLVM turns lanes that are carried round a loop
+/// in registers into scalars, but lanes that are loaded and stored into vectors.
+#[inline(never)]
+fn settle(block: &mut [Lanes], start: usize, e: &[Lanes], u: &InverseFactor) {
+    let (together, rest) = e.as_chunks::<TOGETHER>();
+    for (pass, e) in together.iter().enumerate() {
+        for (c, w) in block.iter_mut().enumerate() {
+            let u = &u.column(start + c)[pass * TOGETHER..][..TOGETHER];
+            for l in 0..LANES {
+                // In the order of i, so that the bits are those of TOGETHER = 1.
+                w[l] = w[l] - e[0][l] * u[0] - e[1][l] * u[1] - e[2][l] * u[2] - e[3][l] * u[3];
+            }
+        }
+    }
+    for (i, e) in (start - rest.len()..).zip(rest) {
+        for (c, w) in block.iter_mut().enumerate() {
+            take(w, e, u.column(start + c)[i]);
         }
     }
 }
 
 #[inline(always)]
 fn take(w: &mut Lanes, e: &Lanes, u: f32) {
-    for l in 0..LANES {
-        w[l] -= e[l] * u;
+    for (w, e) in w.iter_mut().zip(e) {
+        *w -= e * u;
     }
 }

@@ -2,7 +2,9 @@
 //! nor the error compensation have to carry them. Best at alpha = 1; the base alone is
 //! *not* the plain base. It knows nothing about alpha.
 //!
-//! SpQR (Dettmers 2023, arXiv 2306.03078), with a budget in place of its threshold.
+//! SpQR (Dettmers 2023, arXiv 2306.03078), with a budget in place of its threshold. The
+//! caller refits the values once the base is final (`least_squares.rs`): 0.3-5 % less error
+//! on synthetic layers.
 
 use half::f16;
 

@@ -4,6 +4,10 @@
 //! Orthogonal matching pursuit with a growing Cholesky factor (Rubinstein 2008, after
 //! Pati 1993); as a repair of quantised layers in the setting of arXiv 2306.03078.
 
+use super::SparseRow;
+use crate::compress::lanes::Weights;
+use crate::compress::threads::Threads;
+
 /// A growing least-squares fit of one row.
 //
 // min_s (r - s) H (r - s)^T with s zero off the support O has H_OO s_O = (H r)_O.
@@ -65,6 +69,16 @@ impl RowFit {
         }
         s.into_iter().map(|v| v as f32).collect()
     }
+}
+
+/// The best values on supports that are already chosen, given `hr = H r` of the residual.
+pub fn refit(rows: &[SparseRow], hr: &Weights<'_>, h: &[f32], threads: Threads) -> Vec<SparseRow> {
+    threads.map(rows.len(), |at| {
+        let hr = &hr.data[at * hr.cols..][..hr.cols];
+        let mut fit = RowFit::default();
+        rows[at].0.iter().for_each(|&j| fit.push(j, h, hr));
+        (fit.support().to_vec(), fit.values())
+    })
 }
 
 #[cfg(test)]

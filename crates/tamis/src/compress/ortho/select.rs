@@ -57,6 +57,11 @@ pub fn top_entries(
             found
         })
         .concat();
+    by_row(&mut found, rows, count)
+}
+
+/// The first `count` of `(score, row, column)` by falling score, as columns by row.
+fn by_row(found: &mut [(f32, u32, u32)], rows: usize, count: usize) -> Vec<Vec<u32>> {
     found.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
     let mut chosen = vec![Vec::new(); rows];
     for &(_, row, col) in found.iter().take(count) {
