@@ -3,10 +3,12 @@
 
 use std::path::Path;
 
+use tamis::artifact::Manifest;
 use tamis::load::gguf::Header;
 use tamis::load::{ChatTemplate, GenerationPrompt, Message, folder, safetensors};
 use tamis::model::Config;
-use tamis::{Error, Result};
+use tamis::recipe::{Format, Recipe};
+use tamis::{Error, Kind, Result};
 
 fn replay(target: &str, entry: impl Fn(&[u8]) -> Result<()>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
@@ -50,5 +52,25 @@ fn chat_templates() {
         let template = ChatTemplate::new(source, "<s>".into(), "</s>".into())?.at(0);
         let message = |role: &str| Message { role: role.into(), content: "abc".into() };
         template.render(&[message("user"), message("assistant")], GenerationPrompt::Open).map(drop)
+    });
+}
+
+#[test]
+fn manifests() {
+    replay("artifact", |bytes| Manifest::parse(bytes).map(drop));
+}
+
+#[test]
+fn recipes() {
+    replay("recipe", |bytes| {
+        let text = String::from_utf8(bytes.to_vec()).map_err(|e| Error::bad_data(e.to_string()))?;
+        let format = Format::of(Path::new("recipe"), &text);
+        // A wrong recipe has an exit code of its own.
+        let wrong = |e: Error| if e.kind() == Kind::Recipe { Error::bad_data(e.to_string()) } else { e };
+        let recipe = Recipe::parse(&text, format, Path::new("recipe")).map_err(wrong)?;
+        recipe
+            .resolve(&["model.layers.0.mlp.up_proj", "model.layers.1.mlp.down_proj"])
+            .map(drop)
+            .map_err(wrong)
     });
 }
