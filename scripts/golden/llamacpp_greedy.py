@@ -4,7 +4,7 @@ Adds `llamacpp` to smollm2.json (run smollm2.py first): for the dequantised weig
 F32 GGUF with an f32 cache (comparable with transformers), and for the Q4_1 file itself
 (llama.cpp rounds activations to 8 bits, so its tokens may differ at a near-tie): tokens of
 the three prompts as llama.cpp splits them, the greedy continuations, where they first leave
-transformers' and transformers' margin there; and the perplexity of the first ten windows.
+transformers' and transformers' margin there; and the perplexity of the first ten windows of 512 tokens (--contexts for others).
 
 Requires: llama-cpp-python==0.3.36 (llama.cpp 0c1e57098), gguf==0.19.0, numpy==2.4.6.
           Here llama.cpp was built with CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON
@@ -95,14 +95,10 @@ def perplexity(model, text, context):
             "nll_sum": math.fsum(sums), "window_nll": sums, "perplexity": value}
 
 
-def measure(path, args, record, about, cache):
-    model = open_model(path, args.threads, 512, cache)
-    result = {**about, "prompts": [greedy(model, prompt) for prompt in record["prompts"]], "perplexity": []}
-    text = args.text.read_bytes().decode()
-    for context in args.contexts:
-        model = open_model(path, args.threads, context, cache)
-        result["perplexity"].append(perplexity(model, text, context))
-    return result
+def runs(args, f32):
+    """What is measured: a description, a file, the type of its cache."""
+    yield {"weights": "F32 (dequantised Q4_1/Q8_0)", "cache": "F32"}, f32, llama_cpp.GGML_TYPE_F32
+    yield {"weights": "the Q4_1 file", "cache": "F16"}, args.model, llama_cpp.GGML_TYPE_F16
 
 
 def dump(record):
@@ -115,22 +111,28 @@ def main():
     for name in ("model", "text", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--contexts", type=int, nargs="*", default=[512, 2048])
+    parser.add_argument("--contexts", type=int, nargs="*", default=[512])
     args = parser.parse_args()
     record = json.loads(args.out.read_text())
-    with tempfile.TemporaryDirectory() as folder:
-        f32 = Path(folder) / "f32.gguf"
-        write_f32(args.model, f32)
-        runs = [
-            measure(f32, args, record, {"weights": "F32 (dequantised Q4_1/Q8_0)", "cache": "F32"}, llama_cpp.GGML_TYPE_F32),
-            measure(args.model, args, record, {"weights": "the Q4_1 file", "cache": "F16"}, llama_cpp.GGML_TYPE_F16),
-        ]
+    results = []
     record["llamacpp"] = {
         "made_by": "scripts/golden/llamacpp_greedy.py",
         "versions": {"llama-cpp-python": llama_cpp.__version__, "llama.cpp": "0c1e57098"},
-        "threads": args.threads, "flash_attention": False, "runs": runs,
+        "threads": args.threads, "flash_attention": False, "runs": results,
     }
-    args.out.write_text(dump(record))
+    with tempfile.TemporaryDirectory() as folder:
+        f32 = Path(folder) / "f32.gguf"
+        write_f32(args.model, f32)
+        for about, path, cache in runs(args, f32):
+            model = open_model(path, args.threads, 512, cache)
+            results.append({**about, "prompts": [greedy(model, p) for p in record["prompts"]], "perplexity": []})
+            args.out.write_text(dump(record))
+        text = args.text.read_bytes().decode()
+        for context in args.contexts:
+            for result, (_, path, cache) in zip(results, runs(args, f32)):
+                model = open_model(path, args.threads, context, cache)
+                result["perplexity"].append(perplexity(model, text, context))
+                args.out.write_text(dump(record))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,17 @@ fn bounded(key: &str, n: usize, limit: usize) -> Result<usize> {
     if (1..=limit).contains(&n) {
         return Ok(n);
     }
-    Err(Error::bad_data(format!("configuration: {key} is {n}; 1 to {limit} are possible")))
+    Err(advise(format!("{key} is {n}; 1 to {limit} are possible")))
 }
 
 fn missing(key: &str) -> Error {
-    Error::bad_data(format!("configuration: {key} is missing"))
+    advise(format!("{key} is missing"))
+}
+
+/// The reader adds the file.
+fn advise(problem: String) -> Error {
+    Error::bad_data(format!("configuration: {problem}"))
+        .next("compare it with the configuration the model was published with, or fetch the model again")
 }
 
 /// An object of `config.json`. A key that is `null` counts as absent.
@@ -36,9 +42,13 @@ impl<'a> HfFields<'a> {
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|v| !v.is_null())
     }
-    /// The object under a key.
-    pub fn section(&self, key: &str) -> Option<HfFields<'a>> {
-        self.get(key).filter(|v| v.is_object()).map(HfFields)
+    /// The object under a key, none if absent.
+    pub fn section(&self, key: &str) -> Result<Option<HfFields<'a>>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) if value.is_object() => Ok(Some(HfFields(value))),
+            Some(value) => Err(wrong(key, value, "an object")),
+        }
     }
     /// A size of at least 1, none if absent.
     pub fn optional_size(&self, key: &str) -> Result<Option<usize>> {
@@ -94,7 +104,7 @@ impl<'a> HfFields<'a> {
     /// beside it, newer ones both in `rope_parameters`.
     pub fn rope(&self, default_theta: f64) -> Result<Rope> {
         let top_theta = self.number_or("rope_theta", default_theta)?;
-        match self.section("rope_parameters").or_else(|| self.section("rope_scaling")) {
+        match self.section("rope_parameters")?.or(self.section("rope_scaling")?) {
             None => checked_rope(Rope { theta: top_theta, scaling: RopeScaling::Default }),
             Some(section) => section.rope_section(top_theta, self),
         }
@@ -136,7 +146,7 @@ fn wrong(key: &str, value: &Value, what: &str) -> Error {
     if text.len() > 40 {
         text = text.chars().take(40).collect::<String>() + "...";
     }
-    Error::bad_data(format!("configuration: {key} must be {what}, not {text}"))
+    advise(format!("{key} must be {what}, not {text}"))
 }
 
 fn unsupported_rope(kind: &str) -> Error {

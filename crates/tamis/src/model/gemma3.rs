@@ -106,12 +106,13 @@ fn shared(config: Config) -> Config {
 /// older files have `rope_theta` and `rope_scaling` (global), `rope_local_base_freq` (local).
 fn ropes(fields: &HfFields) -> Result<(Rope, Rope)> {
     let local_theta = fields.number_or("rope_local_base_freq", THETA.1)?;
-    let nested = |kind| fields.section("rope_parameters").and_then(|all| all.section(kind));
-    let local = match nested("sliding_attention") {
+    let all = fields.section("rope_parameters")?;
+    let nested = |kind| all.map_or(Ok(None), |all| all.section(kind));
+    let local = match nested("sliding_attention")? {
         Some(section) => section.rope_section(local_theta, fields)?,
         None => Rope { theta: local_theta, scaling: RopeScaling::Default },
     };
-    let global = match nested("full_attention") {
+    let global = match nested("full_attention")? {
         Some(section) => section.rope_section(fields.number_or("rope_theta", THETA.0)?, fields)?,
         None => fields.rope(THETA.0)?,
     };

@@ -55,6 +55,7 @@ fn what_is_not_computed_is_refused() {
         ("hidden_activation", json!("relu")),
         ("layer_types", json!(["full_attention"])),
         ("query_pre_attn_scalar", json!(0)),
+        ("rope_parameters", json!("linear")),
     ] {
         let mut json = read("gemma3/config.json");
         json[key] = value;

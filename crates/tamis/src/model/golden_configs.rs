@@ -26,7 +26,7 @@ pub(super) fn same_in_all_forms(model: &str) -> Config {
 
 #[test]
 fn llama_models_read_alike_in_all_forms() {
-    for model in ["llama-gqa", "llama3-rope", "llama-bias", "smollm2-like"] {
+    for model in ["llama-gqa", "llama3-rope", "llama3-8k", "llama-bias", "smollm2-like"] {
         assert_eq!(same_in_all_forms(model).architecture, Architecture::Llama);
     }
 }

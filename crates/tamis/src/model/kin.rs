@@ -24,20 +24,21 @@ pub(super) struct Defaults {
     pub(super) tied: bool,
 }
 
-/// Llama's reading of `json` under another family's defaults.
+/// Llama's reading of `json`, with another family's defaults for absent keys.
 pub(super) fn from_hf(json: &Value, defaults: Defaults) -> Result<Config> {
-    let fields = HfFields::new(json);
-    let mut config = Config { architecture: defaults.architecture, ..llama::from_hf(json)? };
-    if json.get("num_key_value_heads").is_none() {
-        config.kv_heads = defaults.kv_heads;
+    let mut filled = json.clone();
+    if let Some(map) = filled.as_object_mut() {
+        let mut fill = |key: &str, value: Value| {
+            map.entry(key).or_insert(value);
+        };
+        fill("num_key_value_heads", defaults.kv_heads.into());
+        fill("max_position_embeddings", defaults.context.into());
+        fill("tie_word_embeddings", defaults.tied.into());
+        if let Some(width) = defaults.head_dim {
+            fill("head_dim", width.into());
+        }
     }
-    config.context = fields.size_or("max_position_embeddings", defaults.context)?;
-    config.tied = fields.flag_or("tie_word_embeddings", defaults.tied)?;
-    if let (None, Some(width)) = (fields.get("head_dim"), defaults.head_dim) {
-        config.head_dim = width;
-        config.attention_scale = attention_scale(width as f64);
-    }
-    Ok(config)
+    Ok(Config { architecture: defaults.architecture, ..llama::from_hf(&filled)? })
 }
 
 /// `1 / sqrt(width)`.

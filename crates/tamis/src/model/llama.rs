@@ -38,7 +38,7 @@ pub fn from_hf(json: &Value) -> Result<Config> {
             hidden,
             heads,
             kv_heads: fields.size_or("num_key_value_heads", heads)?,
-            head_dim: fields.size_or("head_dim", hidden / heads)?,
+            head_dim: head_dim(&fields, hidden, heads)?,
             layers: fields.layers("num_hidden_layers")?,
         },
         fields.rope(10_000.0)?,
@@ -50,6 +50,17 @@ pub fn from_hf(json: &Value) -> Result<Config> {
     config.norm = Norm::Rms { eps: fields.number_or("rms_norm_eps", 1e-6)? as f32 };
     config.activation = fields.gated_activation("hidden_act", "silu")?;
     Ok(config)
+}
+
+/// `head_dim`, or the width divided among the heads.
+fn head_dim(fields: &HfFields, hidden: usize, heads: usize) -> Result<usize> {
+    match fields.optional_size("head_dim")? {
+        Some(width) => Ok(width),
+        None if hidden.is_multiple_of(heads) => Ok(hidden / heads),
+        None => Err(Error::bad_data(format!(
+            "configuration: hidden_size {hidden} over {heads} heads, no head_dim"
+        ))),
+    }
 }
 
 /// Configuration from GGUF metadata. Whether the head is tied is not in the metadata:

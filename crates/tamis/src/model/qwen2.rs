@@ -73,6 +73,27 @@ mod tests {
     }
 
     #[test]
+    fn messages_name_the_key_and_the_next_step() {
+        for (key, value) in [
+            ("hidden_size", json!("wide")),
+            ("vocab_size", Value::Null),
+            ("num_hidden_layers", json!(0)),
+            ("rope_parameters", json!("linear")),
+        ] {
+            let mut json = read("qwen2/config.json");
+            json[key] = value;
+            let text = from_hf(&json).unwrap_err().to_string();
+            assert!(text.contains(key) && text.contains("next:"), "{text}");
+        }
+        let mut json = read("qwen2/config.json");
+        json["rope_parameters"] = json!({"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0});
+        assert!(from_hf(&json).unwrap_err().to_string().contains("yarn"));
+        json["rope_parameters"] = Value::Null;
+        json["num_attention_heads"] = json!(5);
+        assert!(from_hf(&json).unwrap_err().to_string().contains("hidden_size"));
+    }
+
+    #[test]
     fn impossible_windows_are_refused() {
         let mut json = read("qwen2/config.json");
         for types in [
