@@ -21,4 +21,5 @@ pub mod rope;
 pub mod softmax;
 
 pub use isa::{ISA_VARIABLE, Isa};
+pub use linear::Precision;
 pub use pool::{Cpu, Pool, default_threads};

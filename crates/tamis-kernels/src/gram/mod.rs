@@ -100,7 +100,7 @@ impl<T: Total> DotKernel for Block<'_, T> {
         };
         let origin = (self.low * PANEL, self.high * PANEL);
         let sink = BlockSink { out: self.out, origin };
-        product(dot, panel(self.low), panel(self.high), self.m, &sink);
+        product(dot, panel(self.low), panel(self.high), &sink);
     }
 }
 
@@ -117,14 +117,17 @@ struct BlockSink<'a, T> {
 }
 
 impl<T: Total> Sink for BlockSink<'_, T> {
+    type Total = T;
     #[inline(always)]
-    fn put(&self, row: usize, column: usize, values: &[f32], _first: bool) {
+    fn place(&self, row: usize, column: usize, len: usize) -> &mut [T] {
         let start = (self.origin.0 + row) * self.out.size + self.origin.1 + column;
         // SAFETY: each panel pair is one task, and pairs do not overlap.
-        let out = unsafe { self.out.values.slice(start, values.len()) };
-        for (out, value) in out.iter_mut().zip(values) {
-            *out += T::from_f32(*value);
-        }
+        unsafe { self.out.values.slice(start, len) }
+    }
+    #[inline(always)]
+    fn combine(mut total: T, value: f32, _first: bool) -> T {
+        total += T::from_f32(value);
+        total
     }
     #[inline(always)]
     fn wants(&self, row: usize, column_end: usize) -> bool {

@@ -78,6 +78,12 @@ fn panel_rows(n: usize, k: usize, threads: usize) -> usize {
     rows / PANEL_STEP * PANEL_STEP
 }
 
+/// Whether rows of `k` values fall on so few cache sets that a copy with a better
+/// stride pays: a set recurs every 4 KiB, and a tile and its neighbours are 16 rows.
+fn crowded<T>(k: usize, m: usize) -> bool {
+    m > FEW_ROWS && (k * size_of::<T>()).is_multiple_of(1024)
+}
+
 /// Rows `[m, k]` as an operand of the dot product, converted once for all panels.
 pub(crate) fn operand<'a>(
     cpu: &Cpu,
@@ -85,10 +91,10 @@ pub(crate) fn operand<'a>(
     (x, k): (&'a [f32], usize),
     buffer: &'a mut Aligned,
 ) -> Operand<'a> {
-    if precision == Precision::F32 {
+    if precision == Precision::F32 && !crowded::<f32>(k, x.len() / k) {
         return Operand::new(x, k);
     }
-    let hardware = cpu.isa.has_bf16();
+    let hardware = precision == Precision::Bf16 && cpu.isa.has_bf16();
     let per_row = if hardware { row_lines::<u16>(k) } else { row_lines::<f32>(k) };
     let lines = buffer.lines(x.len() / k * per_row);
     let rows = (CONVERT_VALUES / k).max(1);
@@ -140,9 +146,10 @@ impl DotKernel for Panel<'_> {
     fn run<D: Dot>(self, dot: D) {
         let (k, count) = (self.weights.cols(), self.rows.len());
         let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.m, k);
-        if let Some(w) = self.weights.as_f32().and_then(D::borrow) {
+        let stored = self.weights.as_f32().filter(|_| !crowded::<f32>(k, self.m));
+        if let Some(w) = stored.and_then(D::borrow) {
             let sink = PanelSink { out: self.out, first: self.rows.start };
-            return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), k, &sink);
+            return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), &sink);
         }
         // Few rows of x: decode as many rows of W as a tile takes, so that they are still
         // in the L1 cache when they are used. Many: decode the panel once for all of x.
@@ -168,7 +175,7 @@ impl DotKernel for Panel<'_> {
             }
             let elements = numbers::<D::Element>(&lines[..count * per_row]);
             let sink = PanelSink { out: self.out, first };
-            product(dot, x, Rows::new(elements, elements.len() / count, count, k), k, &sink);
+            product(dot, x, Rows::new(elements, elements.len() / count, count, k), &sink);
             first += part;
         }
         SCRATCH.set((row, panel));
@@ -188,14 +195,16 @@ struct PanelSink<'a> {
 }
 
 impl Sink for PanelSink<'_> {
+    type Total = f32;
     #[inline(always)]
-    fn put(&self, row: usize, column: usize, values: &[f32], first: bool) {
+    fn place(&self, row: usize, column: usize, len: usize) -> &mut [f32] {
         let start = row * self.out.stride + self.first + column;
         // SAFETY: panels own disjoint columns, and one task computes a panel.
-        let out = unsafe { self.out.values.slice(start, values.len()) };
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = if first { *value } else { *out + *value };
-        }
+        unsafe { self.out.values.slice(start, len) }
+    }
+    #[inline(always)]
+    fn combine(total: f32, value: f32, first: bool) -> f32 {
+        if first { value } else { total + value }
     }
 }
 

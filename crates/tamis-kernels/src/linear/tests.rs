@@ -1,9 +1,11 @@
 //! The product on every instruction set against the reference, and its bits against
 //! themselves for other tiles and other numbers of threads.
 
+use half::f16;
+
 use super::*;
 use crate::isa::Isa;
-use crate::pack::DenseF32;
+use crate::pack::{DenseF32, DenseHalf, HalfData, PackedMatrix, SievedRows, SparseRows};
 
 /// A sum of k products of values below 1: each product and each of the few dozen
 /// roundings on the way to the sum is within 2^-24 of the largest partial sum.
@@ -44,8 +46,8 @@ fn every_isa_agrees_with_the_reference_at_awkward_sizes() {
 
 #[test]
 fn a_row_has_the_same_bits_alone_and_in_any_chunk_on_any_threads() {
-    let (k, n) = (1700, 131);
-    for isa in Isa::available() {
+    for (isa, k) in Isa::available().into_iter().flat_map(|isa| [(isa, 1700), (isa, 1024)]) {
+        let n = 131;
         for precision in [Precision::F32, Precision::Bf16] {
             let x = noise(103 * k, 3);
             let w = DenseF32::new(n, k, noise(n * k, 4)).unwrap();
@@ -58,6 +60,42 @@ fn a_row_has_the_same_bits_alone_and_in_any_chunk_on_any_threads() {
                 let mut y = vec![0.0; 103 * n];
                 linear(&Cpu::new(isa, threads), &x, &w, precision, &mut y);
                 assert!(y.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{threads}");
+            }
+        }
+    }
+}
+
+/// W of every layout: what they decode to is what is multiplied.
+#[test]
+fn every_layout_is_multiplied_as_it_decodes() {
+    let (m, n, k) = (19, 29, 172usize);
+    let codes = |bits: u32| {
+        (0..n * k).map(move |i| (((i * 7919) >> 3) & ((1 << bits) - 1)) as u8).collect::<Vec<_>>()
+    };
+    let scales = || (0..n * k.div_ceil(32)).map(|i| f16::from_f32(0.01 + 0.001 * (i % 7) as f32)).collect();
+    let packed = [2, 3, 4, 8]
+        .map(|bits| PackedMatrix::from_codes((n, k), bits, 32, &codes(bits), scales(), None).unwrap());
+    let starts = (0..=n as u32).collect();
+    let columns = (0..n).map(|i| (i * 5 % k) as u16).collect();
+    let ortho = SparseRows::new((n, k), starts, columns, vec![f16::from_f32(0.75); n]).unwrap();
+    let halves = noise(n * k, 7).iter().map(|&v| f16::from_f32(v)).collect();
+    let half = DenseHalf::new(n, k, HalfData::F16(halves)).unwrap();
+    let sieved = SievedRows { base: &packed[2], ortho: &ortho, alpha: 0.5 };
+    let mut all: Vec<&dyn RowSource> = packed.iter().map(|p| p as &dyn RowSource).collect();
+    all.extend([&half as &dyn RowSource, &sieved]);
+    let x = noise(m * k, 8);
+    for weights in all {
+        let mut decoded = vec![0.0; n * k];
+        decoded.chunks_exact_mut(k).enumerate().for_each(|(j, row)| weights.decode_row(j, row));
+        let dense = DenseF32::new(n, k, decoded).unwrap();
+        for isa in Isa::available() {
+            for precision in [Precision::F32, Precision::Bf16] {
+                for rows in [1, m] {
+                    let (mut a, mut b) = (vec![0.0; rows * n], vec![0.0; rows * n]);
+                    linear(&Cpu::new(isa, 2), &x[..rows * k], weights, precision, &mut a);
+                    linear(&Cpu::new(isa, 1), &x[..rows * k], &dense, precision, &mut b);
+                    assert_eq!(a, b, "{} {precision:?}", isa.name());
+                }
             }
         }
     }

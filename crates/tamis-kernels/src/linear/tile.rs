@@ -22,25 +22,27 @@ const CHUNK: usize = 96;
 
 /// Rows of elements in memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<E> {
-    start: *const E,
+pub(crate) struct Rows<'a, E> {
+    elements: &'a [E],
     stride: usize,
     count: usize,
+    len: usize,
 }
 
-impl<E> Rows<E> {
+impl<'a, E> Rows<'a, E> {
     /// `count` rows of `len` elements, `stride` apart.
-    pub(crate) fn new(elements: &[E], stride: usize, count: usize, len: usize) -> Self {
+    pub(crate) fn new(elements: &'a [E], stride: usize, count: usize, len: usize) -> Self {
         assert!(count == 0 || elements.len() >= (count - 1) * stride + len);
-        Self { start: elements.as_ptr(), stride, count }
+        Self { elements, stride, count, len }
     }
     /// `N` rows from `first` on; behind the last row it repeats, and the results are dropped.
     #[inline(always)]
     fn pointers<const N: usize>(&self, first: usize) -> [*const E; N] {
-        let mut rows = [self.start; N];
+        let start = self.elements.as_ptr();
+        let mut rows = [start; N];
         for (i, row) in rows.iter_mut().enumerate() {
             // SAFETY: the index is below `count`, so the row lies in the slice.
-            *row = unsafe { self.start.add((first + i).min(self.count - 1) * self.stride) };
+            *row = unsafe { start.add((first + i).min(self.count - 1) * self.stride) };
         }
         rows
     }
@@ -48,8 +50,12 @@ impl<E> Rows<E> {
 
 /// Where results go.
 pub(crate) trait Sink {
-    /// Takes `dot(x_row, w_row..)` of one block; `first` marks the first block.
-    fn put(&self, row: usize, column: usize, values: &[f32], first: bool);
+    /// The place of `len` results of a row.
+    type Total: Copy;
+    #[allow(clippy::mut_from_ref, reason = "tasks own disjoint places")]
+    fn place(&self, row: usize, column: usize, len: usize) -> &mut [Self::Total];
+    /// `total` with the value of one block; `first` marks the first block.
+    fn combine(total: Self::Total, value: f32, first: bool) -> Self::Total;
     /// Whether anything of the rows from `row` on is wanted in columns below `column_end`.
     #[inline(always)]
     fn wants(&self, _row: usize, _column_end: usize) -> bool {
@@ -57,15 +63,11 @@ pub(crate) trait Sink {
     }
 }
 
-/// All dot products of `x` by `w`, over `len` elements.
+/// All dot products of rows of `x` by rows of `w`.
 #[inline(always)]
-pub(crate) fn product<D: Dot>(
-    dot: D,
-    x: Rows<D::Element>,
-    w: Rows<D::Element>,
-    len: usize,
-    sink: &impl Sink,
-) {
+pub(crate) fn product<D: Dot>(dot: D, x: Rows<'_, D::Element>, w: Rows<'_, D::Element>, sink: &impl Sink) {
+    assert_eq!(x.len, w.len);
+    let len = x.len;
     if x.count == 0 || w.count == 0 {
         return;
     }
@@ -93,8 +95,8 @@ type Span = std::ops::Range<usize>;
 #[inline(always)]
 fn columns<D: Dot, const N: usize>(
     dot: D,
-    x: (Rows<D::Element>, Span),
-    w: Rows<D::Element>,
+    x: (Rows<'_, D::Element>, Span),
+    w: Rows<'_, D::Element>,
     span: Span,
     sink: &impl Sink,
 ) {
@@ -124,7 +126,7 @@ fn columns<D: Dot, const N: usize>(
 #[inline(always)]
 fn tile<D: Dot, const M: usize, const N: usize>(
     dot: D,
-    (x, w): (Rows<D::Element>, Rows<D::Element>),
+    (x, w): (Rows<'_, D::Element>, Rows<'_, D::Element>),
     (row, column): (usize, usize),
     span: Span,
     sink: &impl Sink,
@@ -143,10 +145,23 @@ fn tile<D: Dot, const M: usize, const N: usize>(
         let load = |from: *const D::Element| unsafe { dot.load_first(from.add(at), span.end - at) };
         step(dot, &mut sums, &xs, &ws, load);
     }
-    let wide = N.min(w.count - column);
-    for (m, sums) in sums.iter().enumerate() {
-        let values = lane_sums::<D, N>(dot, sums);
-        sink.put(row + m, column, &values[..wide], span.start == 0);
+    let values = lane_sums(dot, &sums);
+    let first = span.start == 0;
+    for (m, values) in values.iter().enumerate() {
+        let wide = N.min(w.count - column);
+        let out = sink.place(row + m, column, wide);
+        match out.first_chunk_mut::<N>() {
+            // The common case has a length that the compiler knows.
+            Some(out) => combine(sink, out, values, first),
+            None => combine(sink, out, &values[..wide], first),
+        }
+    }
+}
+
+#[inline(always)]
+fn combine<S: Sink>(_: &S, out: &mut [S::Total], values: &[f32], first: bool) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = S::combine(*out, *value, first);
     }
 }
 
@@ -171,18 +186,25 @@ fn step<D: Dot, const M: usize, const N: usize>(
     }
 }
 
-/// Adds the lanes of N vectors, four at a time.
+/// Adds the lanes of all vectors, four at a time.
 #[inline(always)]
-fn lane_sums<D: Dot, const N: usize>(dot: D, sums: &[SumsOf<D>; N]) -> [f32; N] {
+fn lane_sums<D: Dot, const M: usize, const N: usize>(dot: D, sums: &[[SumsOf<D>; N]; M]) -> [[f32; N]; M] {
     let l = dot.sums();
-    let mut out = [0.0; N];
-    let mut n = 0;
-    while n < N {
-        let count = 4.min(N - n);
+    let mut out = [[0.0; N]; M];
+    let (flat, values) = (sums.as_flattened(), out.as_flattened_mut());
+    for (values, sums) in values.chunks_mut(4).zip(flat.chunks(4)) {
         let mut four = [l.splat(0.0); 4];
-        four[..count].copy_from_slice(&sums[n..n + count]);
-        out[n..n + count].copy_from_slice(&l.sum4(four)[..count]);
-        n += 4;
+        for i in 0..4 {
+            if i < sums.len() {
+                four[i] = sums[i];
+            }
+        }
+        let four = l.sum4(four);
+        for i in 0..4 {
+            if i < sums.len() {
+                values[i] = four[i];
+            }
+        }
     }
     out
 }

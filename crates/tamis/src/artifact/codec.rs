@@ -39,9 +39,12 @@ macro_rules! number {
 }
 number!(u16: 2, u32: 4, i64: 8, f32: 4, f16: 2, bf16: 2);
 
+/// The safetensors tensors of one tensor.
+pub(super) type Payloads = Vec<(Slot, Vec<u8>)>;
+
 fn to_bytes<T: Number>(values: &[T]) -> Vec<u8> {
     let width = size_of::<T>();
-    let mut bytes = vec![0; values.len() * width];
+    let mut bytes = vec![0; size_of_val(values)];
     for (out, value) in bytes.chunks_exact_mut(width).zip(values) {
         out.copy_from_slice(value.to_bytes().as_ref());
     }
@@ -55,7 +58,7 @@ fn from_bytes<T: Number>(bytes: &[u8]) -> Vec<T> {
 
 /// Bytes of every safetensors tensor of `stored`, base first, in the order of
 /// `Encoding::slots`. Errors: NaN or Inf, or a form that no file holds.
-pub(super) fn encode(name: &str, stored: &Stored) -> Result<(TensorEntry, Vec<(Slot, Vec<u8>)>)> {
+pub(super) fn encode(name: &str, stored: &Stored) -> Result<(TensorEntry, Payloads)> {
     let encoding = stored.encoding().map_err(|e| e.tensor(name))?;
     let shape = stored.shape();
     let slots = encoding.slots(name, &shape)?;
@@ -71,7 +74,7 @@ pub(super) fn encode(name: &str, stored: &Stored) -> Result<(TensorEntry, Vec<(S
             base_bytes(base).into_iter().chain(stream).collect()
         }
     };
-    let parts: Vec<_> = slots.all().cloned().zip(payloads).collect();
+    let parts: Payloads = slots.all().cloned().zip(payloads).collect();
     for (slot, bytes) in &parts {
         assert_eq!(slot.bytes(), bytes.len(), "{}", slot.name);
         finite(slot, bytes).map_err(|(e, _)| e)?;

@@ -89,34 +89,38 @@ impl Manifest {
     /// Reads the manifest of `folder`. Errors: no manifest, another program's, a newer layout.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
-        let bytes = read_json(&path)?;
-        let parse = |e: serde_json::Error| {
-            Error::bad_data(format!("the manifest is not valid: {e}")).file(&path).line(e.line() as u64)
+        Self::parse(&read_json(&path)?).map_err(|e| e.file(&path))
+    }
+
+    /// The checks of [`Manifest::read`] on bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let invalid = |e: serde_json::Error| {
+            Error::bad_data(format!("the manifest is not valid: {e}")).line(e.line() as u64)
         };
-        let label: Label = serde_json::from_slice(&bytes).map_err(parse)?;
+        let label: Label = serde_json::from_slice(bytes).map_err(invalid)?;
         if label.format.as_deref() != Some(FORMAT) {
-            return Err(Error::bad_data("this manifest is not of a tamis artifact").file(&path));
+            return Err(Error::bad_data("this manifest is not of a tamis artifact"));
         }
         match label.format_version {
             Some(FORMAT_VERSION) => {}
             Some(newer) if newer > FORMAT_VERSION => {
                 let problem = format!("format version {newer}, this program reads up to {FORMAT_VERSION}");
-                return Err(Error::bad_data(problem).file(&path).next("update tamis"));
+                return Err(Error::bad_data(problem).next("update tamis"));
             }
-            other => {
-                let problem = format!("format version {other:?} does not exist");
-                return Err(Error::bad_data(problem).file(&path));
-            }
+            other => return Err(Error::bad_data(format!("format version {other:?} does not exist"))),
         }
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(parse)?;
-        manifest.check().map_err(|e| e.file(&path))?;
+        let manifest: Self = serde_json::from_slice(bytes).map_err(invalid)?;
+        manifest.check()?;
         Ok(manifest)
     }
 
-    /// Names stay inside the folder and no tensor occurs twice.
+    /// Names stay inside the folder, shapes exist, and no tensor occurs twice.
     fn check(&self) -> Result<()> {
         if let Some(name) = self.files.keys().find(|n| !is_plain_name(n)) {
             return Err(Error::bad_data(format!("{name:?} is not a plain file name")));
+        }
+        for entry in &self.tensors {
+            entry.slots()?;
         }
         let mut names: Vec<&str> = self.tensors.iter().map(|t| t.name.as_str()).collect();
         names.sort_unstable();

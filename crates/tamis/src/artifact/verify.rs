@@ -55,11 +55,8 @@ pub fn verify(folder: &Path) -> Result<VerifyReport> {
     report.ortho = source.ortho();
     check_config(folder, &source, &manifest)?;
     for name in source.tensors().keys() {
-        match source.read(name)? {
-            Stored::Matrix(Weight::Packed(base) | Weight::Sieved { base, .. }) => {
-                check_padding(&base).map_err(|e| e.file(folder.join(BASE)).tensor(name))?;
-            }
-            _ => {}
+        if let Stored::Matrix(Weight::Packed(base) | Weight::Sieved { base, .. }) = source.read(name)? {
+            check_padding(&base).map_err(|e| e.file(folder.join(BASE)).tensor(name))?;
         }
         report.tensors += 1;
     }

@@ -14,6 +14,7 @@ use std::num::NonZeroUsize;
 use super::wikitext;
 use super::windows::{Bos, Document, Window, Windows};
 use crate::error::{Error, Result};
+use crate::load::Tokenizer;
 
 /// Encodes a text *without* special tokens: placing them is the protocol's business.
 pub type Encode<'a> = dyn Fn(&str) -> Result<Vec<u32>> + 'a;
@@ -27,6 +28,13 @@ pub struct Specials {
     pub bos: Option<u32>,
     /// End of sequence.
     pub eos: Option<u32>,
+}
+
+impl From<&Tokenizer> for Specials {
+    fn from(tokenizer: &Tokenizer) -> Self {
+        let bos = tokenizer.bos();
+        Self { start: bos.filter(|_| tokenizer.adds_bos()), bos, eos: tokenizer.eos().first().copied() }
+    }
 }
 
 /// A rule that turns a text into windows. Lengths are in tokens.
@@ -48,7 +56,8 @@ pub enum Protocol {
     /// longest context that some window gives it. `S = C` is `gptq` with the tail kept.
     ///
     /// The documentation's code weighs a later window by its targets less one; here every
-    /// target weighs the same. On windows of 2048 and 512 the difference is below 1e-4.
+    /// target weighs the same. Over a test split the two differ by
+    /// some 1e-5, over five windows by 1e-3.
     HuggingFace {
         /// Length of a window.
         context: usize,

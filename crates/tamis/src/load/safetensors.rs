@@ -47,6 +47,15 @@ pub fn header_length(first8: [u8; 8], file_len: u64) -> Result<usize> {
     }
 }
 
+/// The header of a whole file in memory.
+pub fn parse_file(bytes: &[u8]) -> Result<Entries> {
+    let Some((first8, rest)) = bytes.split_first_chunk::<8>() else {
+        return Err(truncated("shorter than its length field".into()));
+    };
+    let length = header_length(*first8, bytes.len() as u64)?;
+    parse(&rest[..length], bytes.len() as u64)
+}
+
 fn truncated(problem: String) -> Error {
     Error::bad_data(problem).next("the file is truncated or damaged: fetch it again")
 }

@@ -10,20 +10,12 @@ fn file(header: &str, data: usize) -> Vec<u8> {
     bytes
 }
 
-fn read(bytes: &[u8]) -> Result<Entries> {
-    let Some((first8, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(Error::bad_data("shorter than its length field"));
-    };
-    let length = header_length(*first8, bytes.len() as u64)?;
-    parse(&rest[..length], bytes.len() as u64)
-}
-
 const TINY: &str = r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]}}"#;
 
 /// Ours and the crate's verdict on the same bytes must be one.
 fn same_verdict(bytes: &[u8], what: &str) -> bool {
     let theirs = ::safetensors::SafeTensors::deserialize(bytes);
-    let ours = read(bytes);
+    let ours = parse_file(bytes);
     assert_eq!(ours.is_ok(), theirs.is_ok(), "{what}: {ours:?} {:?}", theirs.err());
     if let Err(error) = &ours {
         assert_eq!(error.exit_code(), 65, "{what}");
@@ -34,7 +26,7 @@ fn same_verdict(bytes: &[u8], what: &str) -> bool {
 #[test]
 fn a_valid_file_is_read() {
     let bytes = file(TINY, 32);
-    let entries = read(&bytes).unwrap();
+    let entries = parse_file(&bytes).unwrap();
     let start = bytes.len() as u64 - 32;
     assert_eq!((entries["a"].offset, entries["a"].bytes), (start, 24));
     assert_eq!((entries["b"].offset, &entries["b"].shape[..]), (start + 24, &[4][..]));
@@ -101,7 +93,7 @@ fn errors_name_the_tensor() {
         (&overlap, ["tensor b", "overlaps"]),
         (&unknown, ["tensor b", "F7"]),
     ] {
-        let text = read(&file(header, 32)).unwrap_err().to_string();
+        let text = parse_file(&file(header, 32)).unwrap_err().to_string();
         assert!(words.iter().all(|w| text.contains(w)), "{text}");
     }
 }

@@ -105,7 +105,7 @@ impl<'a> HfFields<'a> {
     pub fn rope(&self, default_theta: f64) -> Result<Rope> {
         let top_theta = self.number_or("rope_theta", default_theta)?;
         match self.section("rope_parameters")?.or(self.section("rope_scaling")?) {
-            None => Ok(Rope { theta: top_theta, scaling: RopeScaling::Default }),
+            None => checked_rope(Rope { theta: top_theta, scaling: RopeScaling::Default }),
             Some(section) => section.rope_section(top_theta, self),
         }
     }

@@ -1,5 +1,6 @@
 //! One answer as an iterator: tokens with the text that became final, then how it ended and how
-//! long it took. Knows no tokenizer; text comes from a [`Detokenise`].
+//! long it took. Text comes from a [`Detokenise`],
+//! of which it knows nothing more.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use super::sampler::Sampler;
 use super::session::Session;
 use super::stop::StopFilter;
 use crate::error::Result;
+use crate::load::TextStream;
 use crate::model::Rows;
 use crate::units::Alpha;
 
@@ -16,6 +18,15 @@ pub trait Detokenise {
     fn push(&mut self, token: u32) -> Result<String>;
     /// What is left when no more tokens come: half characters as U+FFFD.
     fn finish(self: Box<Self>) -> Result<String>;
+}
+
+impl Detokenise for TextStream<'_> {
+    fn push(&mut self, token: u32) -> Result<String> {
+        TextStream::push(self, token)
+    }
+    fn finish(self: Box<Self>) -> Result<String> {
+        TextStream::finish(*self)
+    }
 }
 
 /// What is wanted besides the prompt.

@@ -7,7 +7,6 @@ pub mod generate;
 pub mod sampler;
 mod session;
 mod stop;
-mod text;
 
 pub use chat::{Chat, Message, Reply, Role};
 pub use generate::{Detokenise, Event, Finish, Generation, Options, Timing};

@@ -151,6 +151,9 @@ fn bits_after_the_last_code_are_found() {
     assert!(error.to_string().contains("row 0 holds bits after its last code"), "{error}");
 }
 
+/// What the message must hold, and how the manifest is changed.
+type Forgery<'a> = (&'a str, &'a dyn Fn(&mut serde_json::Value));
+
 #[test]
 fn hostile_manifests_are_refused() {
     let dir = written();
@@ -162,7 +165,7 @@ fn hostile_manifests_are_refused() {
         fs::write(&path, bad.to_string()).unwrap();
         ArtifactSource::open(dir.path()).unwrap_err().to_string()
     };
-    let cases: [(&str, &dyn Fn(&mut serde_json::Value)); 9] = [
+    let cases: [Forgery<'_>; 9] = [
         ("format version 2", &|m| m["format_version"] = json!(2)),
         ("format version None", &|m| m["format_version"] = json!(null)),
         ("not of a tamis artifact", &|m| m["format"] = json!("zip")),

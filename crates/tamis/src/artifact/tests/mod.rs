@@ -57,7 +57,7 @@ pub(super) fn sparse(dice: &mut Dice, (rows, cols): (usize, usize)) -> SparseRow
     let (mut starts, mut columns, mut values) = (vec![0], vec![], vec![]);
     for _ in 0..rows {
         for col in 0..cols {
-            if dice.next() % 8 == 0 {
+            if dice.next().is_multiple_of(8) {
                 columns.push(col as u16);
                 values.push(f16::from_f32(dice.unit()));
             }

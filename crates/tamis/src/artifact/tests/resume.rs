@@ -5,7 +5,9 @@ use super::*;
 use crate::error::Kind;
 
 /// Damage that a crash or a bad disk can leave in the work folder.
-fn damages() -> Vec<(&'static str, fn(&Path))> {
+type Damage = (&'static str, fn(&Path));
+
+fn damages() -> Vec<Damage> {
     fn flip(path: &Path) {
         let mut bytes = fs::read(path).unwrap();
         let middle = bytes.len() / 2;

@@ -91,3 +91,49 @@ fn a_folder_without_its_manifest_reads_as_the_bare_base() {
     };
     assert_eq!(base, bare);
 }
+
+/// Run with `TAMIS_ARTIFACT=folder`; `scripts/golden/check_artifact.py` reads the folder and
+/// its neighbour `folder-symmetric`, in which every grid is one that transformers loads.
+#[test]
+#[ignore = "writes a folder for scripts/golden/check_artifact.py"]
+fn write_for_other_programs() {
+    let folder = std::path::PathBuf::from(std::env::var_os("TAMIS_ARTIFACT").unwrap());
+    complete(open(&folder).unwrap());
+    write_expected(&folder);
+    let mut name = folder.file_name().unwrap().to_owned();
+    name.push("-symmetric");
+    let folder = folder.with_file_name(name);
+    let mut writer = open(&folder).unwrap();
+    let mut dice = Dice(11);
+    for (part, tensors) in model() {
+        let tensors: Tensors = tensors.into_iter().map(|(n, s)| (n, symmetric(&mut dice, s))).collect();
+        writer.put(part, &tensors, BTreeMap::new()).unwrap();
+    }
+    writer.finish(finish()).unwrap();
+    write_expected(&folder);
+}
+
+fn symmetric(dice: &mut Dice, stored: Stored) -> Stored {
+    let shape = (stored.shape()[0], stored.shape().last().copied().unwrap());
+    let Stored::Matrix(Weight::Packed(old) | Weight::Sieved { base: old, .. }) = stored else {
+        return stored;
+    };
+    let group = if shape.1 % 32 == 0 { old.group() } else { shape.1 };
+    sieved(dice, shape, Grid(old.bits(), group, Zeros::Symmetric)).into()
+}
+
+fn write_expected(folder: &Path) {
+    use crate::units::Alpha;
+    let source = source(folder);
+    let values = |name: &String, alpha: Alpha| {
+        let values = match source.read(name).unwrap() {
+            Stored::Matrix(weight) => weight.to_f32(alpha),
+            Stored::Vector(_) => source.vector(name).unwrap(),
+        };
+        values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()
+    };
+    for (file, alpha) in [("base.f32", Alpha::ZERO), ("whole.f32", Alpha::ONE)] {
+        let bytes: Vec<u8> = source.tensors().keys().flat_map(|name| values(name, alpha)).collect();
+        fs::write(folder.with_extension(file), bytes).unwrap();
+    }
+}

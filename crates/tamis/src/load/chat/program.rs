@@ -104,6 +104,9 @@ fn guarded<'a>(old: &Instructions<'a>, source: &'a str) -> Result<Instructions<'
         }
         new.add_with_line(instruction, line);
     }
+    if !assignments_are_guarded(&new) {
+        return Err(unsupported("assignments to a part of a value"));
+    }
     Ok(new)
 }
 
@@ -158,8 +161,8 @@ fn guard<'a>(
     })
 }
 
-/// A namespace is named right before it is assigned to, or the guard would be missing.
-pub(super) fn assignments_are_guarded(instructions: &Instructions) -> bool {
+/// Whether each assignment to a namespace follows its name and the guard of its value.
+fn assignments_are_guarded(instructions: &Instructions) -> bool {
     let at = |i| instructions.get(i);
     (0..).map_while(|i| at(i).map(|x| (i, x))).all(|(i, x)| match x {
         Instruction::SetAttr(_) => {

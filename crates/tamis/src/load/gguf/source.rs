@@ -174,7 +174,7 @@ fn is_norm(name: &str) -> bool {
 
 /// Whether a GGUF name is that of a query or key projection (weight or bias).
 fn is_q_or_k(gguf: &str) -> bool {
-    matches!(gguf.rsplitn(3, '.').nth(1), Some("attn_q" | "attn_k"))
+    matches!(gguf.rsplit('.').nth(1), Some("attn_q" | "attn_k"))
 }
 
 impl TensorSource for GgufSource {

@@ -5,9 +5,9 @@
 pub(crate) struct Writer {
     pub(crate) version: u32,
     pub(crate) alignment: usize,
-    pairs: Vec<Vec<u8>>,
-    tensors: Vec<(Vec<u8>, Vec<u8>)>,
-    end: usize,
+    pub(crate) pairs: Vec<Vec<u8>>,
+    pub(crate) tensors: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) end: usize,
 }
 
 fn string(text: &str) -> Vec<u8> {

@@ -29,6 +29,10 @@ const USER_DEFINED: i64 = 4;
 const TURN_ENDS: &[&str] =
     &["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>"];
 
+/// Longest SentencePiece token in bytes. Each is split at every place, which costs the
+/// square of its length; real ones stay below 150.
+const PIECE_LIMIT: usize = 256;
+
 /// The checked vocabulary.
 struct Vocabulary<'a> {
     metadata: &'a Metadata,
@@ -235,6 +239,9 @@ impl<'a> Vocabulary<'a> {
         let scores = self.metadata.floats(key)?.ok_or_else(|| missing(key))?;
         if scores.len() != self.tokens.len() || scores.iter().any(|s| !s.is_finite()) {
             return Err(Error::bad_data("the GGUF file has not one finite score for each token"));
+        }
+        if let Some(token) = self.tokens.iter().find(|t| t.len() > PIECE_LIMIT) {
+            return Err(Error::bad_data(format!("a token of {} bytes; at most {PIECE_LIMIT}", token.len())));
         }
         let mut merges = Vec::new();
         for (token, &score) in self.tokens.iter().zip(scores) {
