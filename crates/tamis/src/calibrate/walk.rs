@@ -21,8 +21,9 @@ use crate::model::rotation::Rotation;
 use crate::ops::{KvLayer, Ops};
 use crate::units::Alpha;
 
-/// Rows that go through a stage at once: enough for the matrix product, few beside the windows.
-const ROWS: usize = 8192;
+/// Rows that go through a stage at once: enough for the matrix product, and few enough that a
+/// stage's buffers stay in the last cache level and are recycled by the allocator (below 32 MiB).
+const ROWS: usize = 2048;
 
 /// All calibration windows, standing before some block.
 #[derive(Debug)]
