@@ -61,6 +61,9 @@ pub struct Step {
     pub what: String,
 }
 
+/// Tensors of a compressed block and the receipts of its linears.
+type Finished = (Vec<(String, Stored)>, Vec<(String, Receipt)>);
+
 /// Sees every step; `Break` stops the run at the next block boundary with all finished work kept.
 pub type Watch<'f> = dyn FnMut(&Step) -> ControlFlow<()> + 'f;
 
@@ -142,12 +145,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn block(
-        &self,
-        index: usize,
-        plans: &Plans,
-        walk: Option<&mut Walk<'_>>,
-    ) -> Result<(Vec<(String, Stored)>, Vec<(String, Receipt)>)> {
+    fn block(&self, index: usize, plans: &Plans, walk: Option<&mut Walk<'_>>) -> Result<Finished> {
         let config = self.checkpoint.config();
         let mut block = Block::load(self.checkpoint, index)?;
         let mut receipts = Vec::new();

@@ -1,6 +1,5 @@
 //! The tensors of a Hugging Face folder: one `model.safetensors`, or shards listed in
-//! `model.safetensors.index.json`. Knows tensors, not what they mean; the only thing
-//! it changes is the norm offset of families that store `w - 1` (see [`NormStorage`]).
+//! `model.safetensors.index.json`. Knows tensors, not what they mean.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};

@@ -7,8 +7,6 @@ use super::*;
 use crate::Kind;
 use crate::units::Alpha;
 
-const PLAIN: NormStorage = NormStorage::AsUsed;
-
 /// A safetensors file of `(name, dtype, shape, bytes)`.
 pub(crate) fn safetensors_file(tensors: &[(&str, &str, &[usize], Vec<u8>)]) -> Vec<u8> {
     let mut at = 0;
@@ -46,7 +44,7 @@ fn index(entries: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn open(folder: &TempDir) -> Result<SafetensorsSource> {
-    SafetensorsSource::open_folder(folder.path(), PLAIN)
+    SafetensorsSource::open_folder(folder.path())
 }
 
 #[test]
@@ -71,19 +69,6 @@ fn the_three_types_are_read_from_shards() {
     for wrong in [source.weight("c").err(), source.vector("a").err(), source.weight("d").err()] {
         assert_eq!(wrong.unwrap().exit_code(), 65);
     }
-}
-
-#[test]
-fn norms_of_families_that_store_minus_one_get_their_one() {
-    let file = safetensors_file(&[
-        ("model.norm.weight", "F32", &[2], f32s(&[0.5, -1.0])),
-        ("x.bias", "F32", &[2], f32s(&[0.5, -1.0])),
-    ]);
-    let folder = folder(&[(SINGLE, file)]);
-    let source = SafetensorsSource::open_folder(folder.path(), NormStorage::MinusOne).unwrap();
-    assert_eq!(source.vector("model.norm.weight").unwrap(), [1.5, 0.0]);
-    assert_eq!(source.vector("x.bias").unwrap(), [0.5, -1.0]);
-    assert_eq!(open(&folder).unwrap().vector("model.norm.weight").unwrap(), [0.5, -1.0]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use tamis::load::Checkpoint;
-use tamis::model::{Continuation, Decoder, Engine, KvCache, LanguageModel, Rows, Sequence};
+use tamis::model::{Decoder, Engine, KvCache, LanguageModel, Rows, Sequence};
 use tamis::ops::{Cpu, Isa, Ops, Precision, Reference};
 use tamis::units::Alpha;
 

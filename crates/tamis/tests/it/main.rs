@@ -1,4 +1,10 @@
 //! Integration tests of the library, one binary.
 
+mod artifact_hostile;
+mod artifact_kill;
+mod fuzz_corpus;
 mod golden_logits;
+mod job;
+mod pack_quantized;
+mod places;
 mod real_model;

@@ -1,1 +1,127 @@
-//! The real small model.
+//! SmolLM2-135M-Instruct against transformers (`tests/golden/smollm2.json` says how its
+//! figures were made): tokens of three prompts, and a perplexity of every protocol.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tamis::evaluate::{Evaluation, Protocol, Specials};
+use tamis::load::chat::{GenerationPrompt, Message, Role};
+use tamis::load::{AddSpecial, Checkpoint, SpecialText, Tokenizer};
+use tamis::model::{Decoder, Engine};
+use tamis::ops::{Cpu, Isa, Precision};
+use tamis::run::{Event, Options, Sampler, Session};
+use tamis::units::Alpha;
+
+use crate::places::{data, smollm2};
+
+/// Share of a perplexity: f32 in another order of additions. The worst seen is 1e-6; the
+/// promise to users is 1e-3.
+const PERPLEXITY: f64 = 1e-5;
+/// A greedy step whose two best logits are closer than this may go either way.
+const NEAR_TIE: f64 = 0.01;
+
+struct Real {
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    engine: Engine,
+}
+
+fn real() -> Option<Real> {
+    let checkpoint = Checkpoint::open(smollm2()?.to_str().unwrap()).unwrap();
+    let ops = Cpu::new(Isa::from_env().unwrap(), 2, Precision::F32);
+    let engine = Engine::new(Decoder::load(&checkpoint).unwrap(), Arc::new(ops));
+    Some(Real { tokenizer: checkpoint.tokenizer().unwrap(), checkpoint, engine })
+}
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("../golden/smollm2.json")).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn greedy(real: &Real, prompt: &[u32], tokens: usize) -> Vec<u32> {
+    let options = Options { max_tokens: tokens, stop: vec![], eos: vec![], alpha: Alpha::ONE };
+    let mut session = Session::new(&real.engine);
+    let mut sampler = Sampler::greedy();
+    let text = Box::new(real.tokenizer.stream(SpecialText::Keep));
+    let events = session.generate(prompt, &options, &mut sampler, text).unwrap();
+    let id = |event| match event {
+        Event::Token { id, .. } => Some(id),
+        Event::Finished { .. } => None,
+    };
+    events.filter_map(|event| id(event.unwrap())).collect()
+}
+
+#[test]
+fn prompts_and_greedy_tokens_are_those_of_transformers_and_llama_cpp() {
+    let Some(real) = real() else { return };
+    let golden = golden();
+    let peer = &golden["llamacpp"]["runs"][0]["prompts"];
+    for (index, prompt) in golden["prompts"].as_array().unwrap().iter().enumerate() {
+        let tokens = match prompt["text"].as_str() {
+            Some(text) => real.tokenizer.encode(text, AddSpecial::AsTrained).unwrap(),
+            None => {
+                let content = prompt["messages"][0]["content"].as_str().unwrap().to_owned();
+                let template = real.checkpoint.chat_template().unwrap().unwrap();
+                let message = Message { role: Role::User, content };
+                let text = template.render(&[message], GenerationPrompt::Open).unwrap();
+                real.tokenizer.encode(&text, AddSpecial::Nothing).unwrap()
+            }
+        };
+        assert_eq!(tokens, ids(&prompt["tokens"]), "{}", prompt["name"]);
+        let expected = ids(&prompt["greedy"]);
+        assert_eq!(expected, ids(&peer[index]["greedy"]), "the two peers agree");
+        let ours = greedy(&real, &tokens, expected.len());
+        let margins = prompt["greedy_margins"].as_array().unwrap();
+        if let Some(step) = ours.iter().zip(&expected).position(|(a, b)| a != b) {
+            let margin = margins[step].as_f64().unwrap();
+            assert!(margin < NEAR_TIE, "{}: token {step}, margin {margin}", prompt["name"]);
+        }
+    }
+}
+
+fn perplexity(real: &Real, text: &str, protocol: Protocol, windows: usize) -> tamis::evaluate::Report {
+    let encode = |text: &str| real.tokenizer.encode(text, AddSpecial::Nothing);
+    let limit = NonZeroUsize::new(windows);
+    let windows = protocol.windows(text, &encode, Specials::from(&real.tokenizer), limit).unwrap();
+    let evaluation = Evaluation {
+        model: &real.engine,
+        alphas: &[Alpha::ONE],
+        baseline: None,
+        windows: &windows,
+        threads: NonZeroUsize::new(2).unwrap(),
+    };
+    evaluation.run(&mut |_| {}).unwrap()
+}
+
+#[test]
+fn perplexity_of_every_protocol_is_that_of_transformers() {
+    let (Some(real), Some(path)) = (real(), data("wikitext2/wiki.test.raw")) else { return };
+    let text = std::fs::read_to_string(path).unwrap();
+    let golden = golden();
+    for entry in golden["perplexity"]["protocols"].as_array().unwrap() {
+        let context = entry["context"].as_u64().unwrap() as usize;
+        let (protocol, windows) = match entry["protocol"].as_str().unwrap() {
+            _ if entry["text"] != "raw" => continue,
+            "gptq" => (Protocol::Gptq { context }, 2),
+            "llamacpp" if context == 512 => (Protocol::LlamaCpp { context }, 4),
+            "hf" => (Protocol::HuggingFace { context, stride: 512 }, 2),
+            _ => continue,
+        };
+        let sum = |key: &str| -> f64 {
+            entry[key].as_array().unwrap()[..windows].iter().map(|v| v.as_f64().unwrap()).sum()
+        };
+        let expected = (sum("window_nll") / sum("window_tokens")).exp();
+        let value = perplexity(&real, &text, protocol, windows).perplexity[0].value;
+        assert!((value / expected - 1.0).abs() < PERPLEXITY, "{protocol:?}: {value}, not {expected}");
+    }
+    let expected = &golden["perplexity"]["lm_eval"];
+    let documents = expected["documents"].as_array().unwrap().len();
+    let report = perplexity(&real, &text, Protocol::LmEval { context: 2048 }, documents);
+    let value = report.perplexity[0].document.unwrap().word_perplexity;
+    let expected = expected["word_perplexity"].as_f64().unwrap();
+    assert!((value / expected - 1.0).abs() < 5.0 * PERPLEXITY, "lm-eval: {value}, not {expected}");
+}

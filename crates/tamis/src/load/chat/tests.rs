@@ -3,8 +3,8 @@
 use super::*;
 use crate::load::testdata;
 
-fn message(role: &str, content: &str) -> Message {
-    Message { role: role.into(), content: content.into() }
+fn message(role: Role, content: &str) -> Message {
+    Message { role, content: content.into() }
 }
 
 fn template(source: &str) -> Result<ChatTemplate> {
@@ -12,7 +12,7 @@ fn template(source: &str) -> Result<ChatTemplate> {
 }
 
 fn render(source: &str) -> Result<String> {
-    let messages = [message("user", " Hi & <bye> "), message("assistant", "Ja")];
+    let messages = [message(Role::User, " Hi & <bye> "), message(Role::Assistant, "Ja")];
     template(source)?.render(&messages, GenerationPrompt::Open)
 }
 
@@ -62,7 +62,7 @@ fn smollm2_template_renders() {
     let Some(path) = testdata::smollm2() else { return };
     let model = crate::load::Checkpoint::open(path.to_str().unwrap()).unwrap();
     let template = model.chat_template().unwrap().unwrap();
-    let got = template.render(&[message("user", "Hi")], GenerationPrompt::Open).unwrap();
+    let got = template.render(&[message(Role::User, "Hi")], GenerationPrompt::Open).unwrap();
     let want = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
                 <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(got, want);

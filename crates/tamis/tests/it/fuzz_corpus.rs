@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use tamis::artifact::Manifest;
+use tamis::load::chat::Role;
 use tamis::load::gguf::Header;
 use tamis::load::{ChatTemplate, GenerationPrompt, Message, folder, safetensors};
 use tamis::model::Config;
@@ -50,8 +51,8 @@ fn chat_templates() {
     replay("chat", |bytes| {
         let source = String::from_utf8(bytes.to_vec()).map_err(|e| Error::bad_data(e.to_string()))?;
         let template = ChatTemplate::new(source, "<s>".into(), "</s>".into())?.at(0);
-        let message = |role: &str| Message { role: role.into(), content: "abc".into() };
-        template.render(&[message("user"), message("assistant")], GenerationPrompt::Open).map(drop)
+        let message = |role: Role| Message { role, content: "abc".into() };
+        template.render(&[message(Role::User), message(Role::Assistant)], GenerationPrompt::Open).map(drop)
     });
 }
 
