@@ -84,13 +84,16 @@ mod tests {
 
     #[test]
     fn good_links_pass() {
-        assert_eq!(broken_lines("[a](../../README.md#top) [b](../log.md \"log\") [c](#here)\n"), []);
-        assert_eq!(broken_lines("[a](https://example.org/x) [b](../../docs/) [c](../..)\n"), []);
-        assert_eq!(broken_lines("[a]: <b.md>\n"), []);
+        assert_eq!(
+            broken_lines("[a](../../README.md#top) [b](../log.md \"log\") [c](#here)\n"),
+            [0_usize; 0]
+        );
+        assert_eq!(broken_lines("[a](https://example.org/x) [b](../../docs/) [c](../..)\n"), [0_usize; 0]);
+        assert_eq!(broken_lines("[a]: <b.md>\n"), [0_usize; 0]);
     }
 
     #[test]
     fn code_holds_no_links() {
-        assert_eq!(broken_lines("`[a](gone.md)`\n```\n[b](gone.md)\n```\n"), []);
+        assert_eq!(broken_lines("`[a](gone.md)`\n```\n[b](gone.md)\n```\n"), [0_usize; 0]);
     }
 }

@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn a_strict_script_passes() {
-        assert_eq!(lines(strict_mode, "scripts/a.sh", "#!/bin/bash\nset -euo pipefail\n"), []);
-        assert_eq!(lines(strict_mode, "scripts/a.py", "#!/usr/bin/env python3\n"), []);
+        assert_eq!(lines(strict_mode, "scripts/a.sh", "#!/bin/bash\nset -euo pipefail\n"), [0_usize; 0]);
+        assert_eq!(lines(strict_mode, "scripts/a.py", "#!/usr/bin/env python3\n"), [0_usize; 0]);
     }
 }

@@ -176,12 +176,12 @@ mod tests {
     /// the harness's Python on the same files, the row counts from the data set's card.
     #[test]
     fn whole_splits_agree_with_the_harness() {
-        let Some(data) = std::env::var_os("TAMIS_DATA") else { return };
+        let Some(data) = crate::load::testdata::data("wikitext2") else { return };
         for (split, count, sum, pages_sha, rows_sha) in [
             ("test", 62, 241_335, "b0ae50e166add209", "696cca6b65a171b0"),
             ("valid", 60, 214_006, "d5bd98ccac4d0ffc", "b44fb967f92b5257"),
         ] {
-            let path = std::path::Path::new(&data).join(format!("wikitext2/wiki.{split}.raw"));
+            let path = data.join(format!("wiki.{split}.raw"));
             let file = std::fs::read_to_string(path).unwrap();
             let pages = pages(&file);
             assert_eq!((pages.len(), pages.iter().map(|p| words(p)).sum::<usize>()), (count, sum));

@@ -1,5 +1,6 @@
 //! Where tests find data that is not in the repository. Absent data skips a test, aloud.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 /// A file under `$TAMIS_DATA`.
@@ -23,7 +24,8 @@ pub(crate) fn golden_models() -> Option<PathBuf> {
 fn found(path: Option<PathBuf>, what: &str) -> Option<PathBuf> {
     let path = path.filter(|p| p.exists());
     if path.is_none() {
-        eprintln!("SKIPPED: {what} is not there");
+        // not eprintln!, which the test runner swallows
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {what} is not there");
     }
     path
 }

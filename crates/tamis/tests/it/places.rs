@@ -1,6 +1,7 @@
 //! Where tests find models and data that are not in the repository. A test that lacks
 //! them says so on standard error.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A file or folder under `$TAMIS_DATA`.
@@ -19,7 +20,8 @@ pub(crate) fn smollm2() -> Option<PathBuf> {
 fn found(path: Option<PathBuf>, what: &str) -> Option<PathBuf> {
     let path = path.filter(|path| path.exists());
     if path.is_none() {
-        eprintln!("SKIPPED: {what} is not there");
+        // not eprintln!, which the test runner swallows
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {what} is not there");
     }
     path
 }

@@ -1,0 +1,175 @@
+//! The command as a user meets it: the whole chain on a real model, and an exit code and a
+//! next step for every wrong input.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn tamis(arguments: &[&str]) -> std::process::Output {
+    Command::cargo_bin("tamis").unwrap().args(arguments).env_remove("TAMIS_ISA").output().unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let output = tamis(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Asserts the exit code, and that the message says what to do next.
+fn refused(arguments: &[&str], code: i32, says: &str) {
+    let output = tamis(arguments);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+    assert!(message.contains(says), "{arguments:?}: {says:?} is not in {message}");
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+/// A file or folder under `$TAMIS_DATA`; says so where it is missing.
+fn data(name: &str) -> Option<String> {
+    let path = std::env::var_os("TAMIS_DATA").map(|root| PathBuf::from(root).join(name));
+    let path = path.filter(|path| path.exists());
+    if path.is_none() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: $TAMIS_DATA/{name} is not there");
+    }
+    path.map(|path| path.to_str().unwrap().to_owned())
+}
+
+fn tiny(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tamis/tests/golden/models").join(name);
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_whole_chain_on_a_real_model() {
+    let (Some(model), Some(text)) = (data("models/stories260K"), data("tinystories/tinystories_2MiB.txt"))
+    else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("small");
+    let out = out.to_str().unwrap();
+    let base = ["compress", &model, "-o", out, "--recipe", "int3-ortho", "--calibration", &text];
+    let flags = ["--samples", "8", "--length", "128", "--seed", "0", "--threads", "2", "--json", "--quiet"];
+    let compress: Vec<&str> = base.iter().chain(&flags).copied().collect();
+
+    let planned = json(&[&compress[..], &["--dry-run"]].concat());
+    assert!(planned["estimate"]["peak"].as_u64().unwrap() > 0);
+    assert!(!Path::new(out).join("manifest.json").exists());
+
+    let made = json(&compress);
+    assert_eq!(made["outcome"]["receipts"].as_object().unwrap().len(), 35);
+    refused(&compress, 2, "--overwrite");
+    assert!(tamis(&["verify", out]).status.success());
+
+    let size = json(&["inspect", out, "--json"]);
+    assert_eq!((&size["architecture"], &size["ortho"]), (&"llama".into(), &"present".into()));
+    assert!(size["bits_per_weight"].as_f64().unwrap() < 8.0);
+    assert!(size["parameters"].as_u64().unwrap() > 200_000 && size["file_bytes"].as_u64().unwrap() > 0);
+
+    let eval = json(&[
+        "eval",
+        out,
+        "--perplexity",
+        &text,
+        "--protocol",
+        "gptq",
+        "--context",
+        "256",
+        "--windows",
+        "10",
+        "--alpha",
+        "0,1",
+        "--baseline",
+        &model,
+        "--json",
+        "--quiet",
+    ]);
+    let (ppl, kl) = (&eval["tamis"]["perplexity"], &eval["tamis"]["divergence"]);
+    for index in 0..2 {
+        assert_eq!(ppl[index]["windows"], 10);
+        assert_eq!((&ppl[index]["protocol"], &ppl[index]["context"]), (&"gptq".into(), &256.into()));
+        assert!(ppl[index]["value"].as_f64().unwrap() > 1.0 && ppl[index]["stderr"].as_f64().unwrap() > 0.0);
+        for key in ["mean", "median", "p99", "max", "same_top1"] {
+            assert!(kl[index][key].is_f64(), "{key}");
+        }
+    }
+    assert!(kl[1]["mean"].as_f64() < kl[0]["mean"].as_f64(), "ortho brings the model closer to the original");
+
+    let told = json(&["generate", &model, "--prompt", "", "--max-tokens", "20", "--greedy", "--json"]);
+    assert!(
+        told["text"].as_str().unwrap().trim_start().starts_with("Once upon a time, there was a little girl")
+    );
+    let half = json(&["generate", out, "--prompt", "Once", "--max-tokens", "8", "--alpha", "0.5", "--json"]);
+    assert!(!half["tokens"].as_array().unwrap().is_empty());
+    for key in ["prefill_tokens_per_second", "decode_tokens_per_second"] {
+        assert!(half[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+}
+
+#[test]
+fn requests_that_cannot_be_met_are_usage_errors() {
+    refused(&["compress"], 2, "Usage");
+    refused(&["generate", &tiny("llama-gqa"), "--prompt", "a", "--top-p", "7"], 2, "top-p");
+    let Some(model) = data("models/stories260K") else { return };
+    refused(&["generate", &model, "--prompt", "a", "--alpha", "2"], 2, "alpha");
+    refused(&["generate", &model, "--prompt", "a", "--max-tokens", "4096"], 2, "--max-tokens");
+    refused(&["generate", &model, "--prompt", "a", "--chat"], 66, "--chat");
+    refused(&["compress", &model, "-o", "x", "--recipe", "int4"], 2, "--calibration");
+}
+
+#[test]
+fn missing_inputs_are_named() {
+    refused(&["inspect", "/nowhere/model"], 66, "/nowhere/model");
+    refused(&["inspect", "hf://nobody/nothing"], 66, "hf download nobody/nothing");
+    refused(&["generate", &tiny("llama-gqa"), "--prompt", "a"], 66, "tokenizer.json");
+    refused(&["verify", &tiny("llama-gqa")], 66, "manifest.json");
+}
+
+#[test]
+fn damaged_models_are_refused_with_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let gguf = std::fs::read(Path::new(&tiny("llama-gqa")).join("model.gguf")).unwrap();
+    refused(&["inspect", &write("short.gguf", &gguf[..gguf.len() / 2])], 65, "next:");
+    let mut counted = gguf.clone();
+    counted[8..16].copy_from_slice(&(1u64 << 60).to_le_bytes());
+    refused(&["inspect", &write("counts.gguf", &counted)], 65, "counts.gguf");
+    refused(&["inspect", &write("pytorch_model.bin", b"PK\x03\x04")], 65, "pickle");
+
+    let config = std::fs::read(Path::new(&tiny("llama-gqa")).join("config.json")).unwrap();
+    write("hf/config.json", &config);
+    let weights = std::fs::read(Path::new(&tiny("llama-gqa")).join("model.safetensors")).unwrap();
+    write("hf/model.safetensors", &weights[..weights.len() - 8]);
+    let hf = folder.path().join("hf").to_str().unwrap().to_owned();
+    refused(&["inspect", &hf], 65, "model.safetensors");
+    std::fs::remove_file(folder.path().join("hf/model.safetensors")).unwrap();
+    let index = br#"{"weight_map": {"model.norm.weight": "../../etc/passwd"}}"#;
+    write("hf/model.safetensors.index.json", index);
+    refused(&["inspect", &hf], 65, "passwd");
+    let config = String::from_utf8(config).unwrap().replace("\"llama\"", "\"mamba\"");
+    write("hf/config.json", config.as_bytes());
+    refused(&["inspect", &hf], 65, "mamba");
+}
+
+#[test]
+fn recipes_are_listed_shown_and_checked() {
+    let list = tamis(&["recipe", "list"]);
+    assert!(String::from_utf8(list.stdout).unwrap().contains("int4-ortho"));
+    let shown = tamis(&["recipe", "show", "int4-ortho"]).stdout;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my.toml");
+    std::fs::write(&path, &shown).unwrap();
+    let file = path.to_str().unwrap();
+    assert!(tamis(&["recipe", "check", file]).status.success());
+    let wrong = String::from_utf8(shown).unwrap().replace("density", "densty");
+    std::fs::write(&path, wrong).unwrap();
+    refused(&["recipe", "check", file], 78, "density");
+    refused(&["recipe", "show", "int4-orto"], 2, "int4-ortho");
+}
