@@ -145,7 +145,7 @@ fn page(inputs: &Inputs<'_>, rows: &str) -> String {
     let file = |path: &str| Path::new(path).file_name().map(|n| n.to_string_lossy().into_owned());
     let [model, calibration, text] =
         [inputs.model, inputs.calibration, inputs.text].map(|path| file(path).unwrap_or_default());
-    include_str!("quality_head.md")
+    include_str!("quality_head.txt")
         .replace("{model}", &model)
         .replace("{calibration}", &calibration)
         .replace("{text}", &text)
