@@ -14,7 +14,7 @@ use tamis::error::Error;
 use tamis::job::{Calibration, Estimate, Job, Outcome, Step};
 use tamis::load::{AddSpecial, Checkpoint};
 use tamis::ops::Precision;
-use tamis::recipe::Recipe;
+use tamis::recipe::{EndBits, Recipe};
 
 use super::{print_json, print_text};
 use crate::args;
@@ -22,10 +22,17 @@ use crate::opened::{kernels, threads};
 use crate::table::Table;
 use crate::terminal::{Progress, human_bytes, peak_memory};
 
+const EIGHT_BIT_NOTE: &str = "note: transformers cannot load a folder with an 8-bit embedding; \
+--embedding 16 makes one that it can\n";
+
 /// `tamis compress`.
 pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
     let started = Instant::now();
-    let recipe = Recipe::open(&args.recipe)?;
+    let mut recipe = Recipe::open(&args.recipe)?;
+    if let Some(bits) = args.embedding {
+        recipe.embedding = EndBits::try_from(bits)?;
+        recipe.head = recipe.embedding;
+    }
     let checkpoint = Checkpoint::open(&args.model)?;
     let calibration = args.calibration.as_deref().map(|file| calibrate(args, &recipe, &checkpoint, file));
     let ops = kernels(args.shared.threads, Precision::Bf16)?;
@@ -55,7 +62,8 @@ pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
             "outcome": outcome,
         }));
     }
-    print_text(&summary(&outcome, &estimate, started, &args.output))
+    let note = if recipe.embedding == EndBits::Eight { EIGHT_BIT_NOTE } else { "" };
+    print_text(&format!("{}{note}", summary(&outcome, &estimate, started, &args.output)))
 }
 
 /// Runs a job with a progress bar; the first Ctrl-C stops it at the next block boundary.

@@ -10,7 +10,7 @@ use tamis::job::Job;
 use tamis::load::{AddSpecial, Checkpoint, SpecialText};
 use tamis::model::LanguageModel;
 use tamis::ops::Precision;
-use tamis::recipe::Recipe;
+use tamis::recipe::{EndBits, Recipe};
 use tamis::run::{Event, Options, Sampler, Session};
 use tamis::units::Alpha;
 
@@ -94,7 +94,9 @@ fn tempfile_folder(args: &args::Demo) -> Result<Temporary, Error> {
 }
 
 fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Path) -> anyhow::Result<()> {
-    let recipe = Recipe::named(recipe)?;
+    let mut recipe = Recipe::named(recipe)?;
+    recipe.embedding = EndBits::Eight; // as in the original, whose embedding is Q8_0
+    recipe.head = EndBits::Eight;
     let checkpoint = Checkpoint::open(spec)?;
     let length = LENGTH.min(checkpoint.config().context);
     let ops = kernels(args.shared.threads, Precision::Bf16)?;
