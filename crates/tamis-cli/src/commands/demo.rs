@@ -24,6 +24,8 @@ use crate::terminal::{Progress, human_bytes};
 
 const CALIBRATION: &str = include_str!("../../assets/calibration.txt");
 const MEASURE: &str = include_str!("../../assets/measure.txt");
+/// The same text as a file of the repository, for a command to copy.
+const ASSET: &str = "crates/tamis-cli/assets/calibration.txt";
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 /// Small enough for a minute on two cores.
 const SAMPLES: usize = 32;
@@ -66,7 +68,7 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
         let alphas: &[Alpha] = if name == "rtn4" { &[Alpha::ONE] } else { &[Alpha::ZERO, Alpha::ONE] };
         lines.extend(measured(args, name, &model, alphas, Some(&original), &windows)?);
     }
-    report(args, &spec, &folder, &lines)
+    report(args, &spec, &lines)
 }
 
 /// A folder that goes away with the value, unless the user named one.
@@ -161,7 +163,7 @@ fn continuation(model: &Opened, alpha: Alpha) -> anyhow::Result<String> {
     Ok(all.replace('\n', " "))
 }
 
-fn report(args: &args::Demo, spec: &str, folder: &Path, lines: &[Line]) -> anyhow::Result<()> {
+fn report(args: &args::Demo, spec: &str, lines: &[Line]) -> anyhow::Result<()> {
     if args.shared.json {
         let rows: Vec<_> = lines
             .iter()
@@ -192,11 +194,9 @@ fn report(args: &args::Demo, spec: &str, folder: &Path, lines: &[Line]) -> anyho
     for line in lines {
         text += &format!("  {:<22} {}\n", line.name, line.text);
     }
-    let kept =
-        if args.output.is_some() { folder.join("int4-ortho").display().to_string() } else { "small".into() };
     text += &format!(
-        "\nnext:\n  tamis compress {spec} -o small --recipe int3-ortho --calibration TEXT\n  \
-         tamis chat {kept}\n"
+        "\nnext:\n  tamis compress {spec} -o small --recipe int3-ortho --samples 32 --length 512 \
+         --calibration {ASSET}\n  tamis chat small\n"
     );
     print_text(&text)
 }
