@@ -173,3 +173,12 @@ fn recipes_are_listed_shown_and_checked() {
     refused(&["recipe", "check", file], 78, "density");
     refused(&["recipe", "show", "int4-orto"], 2, "int4-ortho");
 }
+
+/// A changed word of help or of a list is a change that somebody reviews.
+#[test]
+fn what_it_prints_without_a_model() {
+    let text = |arguments: &[&str]| String::from_utf8(tamis(arguments).stdout).unwrap();
+    insta::assert_snapshot!("help", text(&["--help"]));
+    insta::assert_snapshot!("compress_help", text(&["compress", "--help"]));
+    insta::assert_snapshot!("recipe_list", text(&["recipe", "list"]));
+}
