@@ -151,6 +151,11 @@ fn estimate_table(estimate: &Estimate) -> String {
     table.to_string()
 }
 
+/// An error that was measured, or a dash.
+fn share(error: Option<f64>) -> String {
+    error.map_or("-".into(), |e| format!("{e:.5}"))
+}
+
 fn summary(outcome: &Outcome, estimate: &Estimate, started: Instant, output: &Path) -> String {
     let mut table = Table::new(&[
         "linears",
@@ -167,8 +172,8 @@ fn summary(outcome: &Outcome, estimate: &Estimate, started: Instant, output: &Pa
             name.into(),
             group.linears.to_string(),
             format!("{:.3}", group.bits_per_weight),
-            format!("{:.5}", group.base_error),
-            format!("{:.5}", group.error),
+            share(group.base_error),
+            share(group.error),
             format!("{}", group.damping),
             group.dead_columns.to_string(),
             group.fallbacks.to_string(),

@@ -31,7 +31,7 @@ pub struct Estimate {
 }
 
 /// Measured resident size of the command with an open checkpoint and tokenizer.
-const PROGRAM: u64 = 96 << 20;
+const PROGRAM: u64 = 64 << 20;
 
 impl Estimate {
     /// Plans `job`. Errors: those of resolving the recipe.
@@ -42,7 +42,8 @@ impl Estimate {
         let activations = if tokens == 0 { 0 } else { Walk::bytes(config, tokens) };
         let sizes = Sizes::of(job.checkpoint);
         let bench = if plans.needs_calibration() { bench(config) } else { sizes.largest * 12 };
-        let embedding = sizes.embedding * 2;
+        // as stored by the source, as stored by us, and the latter once more on its way to disk
+        let embedding = sizes.embedding + config.vocab as u64 * config.embedding_width as u64 * 4;
         let blocks = activations + sizes.block + bench;
         let peak = PROGRAM + blocks.max(embedding + activations);
         let disk = plans.stored_bytes(job.checkpoint) * 2;

@@ -26,10 +26,10 @@ pub struct Group {
     pub linears: usize,
     /// Mean bits a weight, ortho included.
     pub bits_per_weight: f64,
-    /// Mean relative output error of the base.
-    pub base_error: f64,
+    /// Mean relative output error of the base; none without calibration.
+    pub base_error: Option<f64>,
     /// The same with ortho.
-    pub error: f64,
+    pub error: Option<f64>,
     /// Most damping that was needed.
     pub damping: f64,
     /// Columns never reached by calibration.
@@ -85,8 +85,8 @@ impl Outcome {
         for group in groups.values_mut() {
             let share = 1.0 / group.linears as f64;
             group.bits_per_weight *= share;
-            group.base_error *= share;
-            group.error *= share;
+            group.base_error = group.base_error.map(|sum| sum * share);
+            group.error = group.error.map(|sum| sum * share);
         }
         groups
     }
@@ -96,8 +96,9 @@ impl Group {
     fn add(&mut self, receipt: &Receipt) {
         self.linears += 1;
         self.bits_per_weight += receipt.bits_per_weight;
-        self.base_error += receipt.base_error.unwrap_or(0.0);
-        self.error += receipt.error.unwrap_or(0.0);
+        let plus = |sum: Option<f64>, value: Option<f64>| value.map(|v| v + sum.unwrap_or(0.0)).or(sum);
+        self.base_error = plus(self.base_error, receipt.base_error);
+        self.error = plus(self.error, receipt.error);
         self.damping = self.damping.max(receipt.damping.unwrap_or(0.0));
         self.dead_columns += receipt.dead_columns;
         self.fallbacks += usize::from(receipt.fallback != Fallback::None);

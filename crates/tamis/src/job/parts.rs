@@ -105,14 +105,26 @@ fn half_table(weight: &Weight) -> Result<Weight> {
         return Ok(Weight::Half(table.clone()));
     }
     let (rows, cols) = (weight.rows(), weight.cols());
-    let data = weight.to_f32(Alpha::ONE);
-    let half: Vec<f16> = data.iter().map(|v| f16::from_f32(*v)).collect();
+    let half = converted(weight, f16::from_f32);
     let data = if half.iter().all(|v| v.is_finite()) {
         HalfData::F16(half)
     } else {
-        HalfData::Bf16(data.iter().map(|v| bf16::from_f32(*v)).collect())
+        HalfData::Bf16(converted(weight, bf16::from_f32))
     };
     DenseHalf::new(rows, cols, data).map(Weight::Half).map_err(|e| Error::bad_data(e.to_string()))
+}
+
+/// All weights in another type, row by row: an embedding is too large for a second copy in f32.
+fn converted<T>(weight: &Weight, convert: impl Fn(f32) -> T) -> Vec<T> {
+    weight.with_rows(Alpha::ONE, |w| {
+        let mut row = vec![0.0; w.cols()];
+        let mut all = Vec::with_capacity(w.rows() * w.cols());
+        for index in 0..w.rows() {
+            w.decode_row(index, &mut row);
+            all.extend(row.iter().map(|v| convert(*v)));
+        }
+        all
+    })
 }
 
 fn eight_bit_table(weight: &Weight, threads: Threads) -> Result<Weight> {
