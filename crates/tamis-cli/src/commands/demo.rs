@@ -51,8 +51,7 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
             .next("scripts/get-smollm2.sh, or pass --model MODEL")
             .into());
     }
-    let temporary = tempfile_folder(args)?;
-    let folder = args.output.clone().unwrap_or_else(|| temporary.path.clone());
+    let folder = Folder::create(args)?;
     let calibration_text = args.calibration.as_deref().map_or(Ok(CALIBRATION.into()), read_text)?;
     let measure = args.text.as_deref().map_or(Ok(MEASURE.into()), read_text)?;
 
@@ -61,7 +60,7 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
     let windows = windows(&measure, Protocol::Gptq { context }, &original.tokenizer, None)?;
     let mut lines = measured(args, "original", &original, &[Alpha::ONE], None, &windows)?;
     for name in ["rtn4", "int4-ortho"] {
-        let output = folder.join(name);
+        let output = folder.path.join(name);
         compress(args, &spec, name, &calibration_text, &output)?;
         let spec = output.display().to_string();
         let model = Opened::load(&spec, kernels(args.shared.threads, Precision::F32)?)?;
@@ -71,28 +70,28 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
     report(args, &spec, &lines)
 }
 
-/// A folder that goes away with the value, unless the user named one.
-struct Temporary {
+/// Where the compressed models go; it goes away with the value, unless the user named it.
+struct Folder {
     path: PathBuf,
-    remove: bool,
+    keep: bool,
 }
 
-impl Drop for Temporary {
+impl Folder {
+    fn create(args: &args::Demo) -> Result<Self, Error> {
+        let temporary = || std::env::temp_dir().join(format!("tamis-demo-{}", std::process::id()));
+        let path = args.output.clone().unwrap_or_else(temporary);
+        std::fs::create_dir_all(&path).map_err(|e| Error::writing(&path, &e))?;
+        Ok(Self { path, keep: args.output.is_some() })
+    }
+}
+
+impl Drop for Folder {
     fn drop(&mut self) {
-        if self.remove {
+        if !self.keep {
             // nothing to do about a folder that will not go
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
-}
-
-fn tempfile_folder(args: &args::Demo) -> Result<Temporary, Error> {
-    let path = args
-        .output
-        .clone()
-        .unwrap_or_else(|| std::env::temp_dir().join(format!("tamis-demo-{}", std::process::id())));
-    std::fs::create_dir_all(&path).map_err(|e| Error::writing(&path, &e))?;
-    Ok(Temporary { path, remove: args.output.is_none() })
 }
 
 fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Path) -> anyhow::Result<()> {

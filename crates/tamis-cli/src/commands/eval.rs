@@ -67,12 +67,8 @@ pub(crate) fn windows(
     let limit = limit
         .map(|n| NonZeroUsize::new(n).ok_or_else(|| Error::usage("--windows must be at least 1")))
         .transpose()?;
-    let specials = Specials {
-        start: tokenizer.bos().filter(|_| tokenizer.adds_bos()),
-        bos: tokenizer.bos(),
-        eos: tokenizer.eos().first().copied(),
-    };
-    protocol.windows(text, &|text| tokenizer.encode(text, AddSpecial::Nothing), specials, limit)
+    let encode = |text: &str| tokenizer.encode(text, AddSpecial::Nothing);
+    protocol.windows(text, &encode, Specials::from(tokenizer), limit)
 }
 
 fn protocol(args: &args::Eval, model_context: usize) -> Protocol {

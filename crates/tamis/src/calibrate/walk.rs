@@ -155,11 +155,6 @@ impl<'a> Walk<'a> {
         self.finish_mlp(block);
     }
 
-    /// Residual stream `[windows * length, hidden]` before the next block.
-    pub fn residual(&self) -> &[f32] {
-        &self.x
-    }
-
     fn show_attention_input(&self, block: &Block, seen: &mut Sum) {
         for x in self.x.chunks(self.batch(self.frame.config.hidden)) {
             self.frame.with_pass(x.len() / self.frame.config.hidden, |pass, _| {
@@ -168,38 +163,37 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn mix_attention(&mut self, block: &Block, mut seen: Option<&mut Sum>) {
-        self.carry.clear();
-        for x in self.x.chunks(self.batch(self.frame.config.hidden)) {
-            let mixed = self.frame.with_pass(x.len() / self.frame.config.hidden, |pass, spans| {
-                block.attention_mix(pass, &block.attention_input(pass, x), spans)
-            });
-            keep(&mut self.carry, (self.x.len(), x.len()), &mixed);
-            if let Some(seen) = &mut seen {
-                seen.add(self.frame.ops, &mixed);
-            }
-        }
+    fn mix_attention(&mut self, block: &Block, seen: Option<&mut Sum>) {
+        self.mix(seen, |pass, x, spans| block.attention_mix(pass, &block.attention_input(pass, x), spans));
     }
 
     fn finish_attention(&mut self, block: &Block, mut seen: Option<&mut Sum>) {
-        let hidden = self.frame.config.hidden;
-        let (batch, mixed) = (self.batch(hidden), self.batch(self.carry.len() / (self.x.len() / hidden)));
-        for (x, mixed) in self.x.chunks_mut(batch).zip(self.carry.chunks(mixed)) {
-            self.frame.with_pass(x.len() / hidden, |pass, _| {
-                block.attention_output(pass, &widen(mixed), x);
-                if let Some(seen) = &mut seen {
-                    seen.add(pass.ops, &block.mlp_input(pass, x));
-                }
-            });
-        }
+        self.finish(|pass, mixed, x| {
+            block.attention_output(pass, mixed, x);
+            if let Some(seen) = &mut seen {
+                seen.add(pass.ops, &block.mlp_input(pass, x));
+            }
+        });
     }
 
-    fn mix_mlp(&mut self, block: &Block, mut seen: Option<&mut Sum>) {
+    fn mix_mlp(&mut self, block: &Block, seen: Option<&mut Sum>) {
+        self.mix(seen, |pass, x, _| block.mlp_mix(pass, &block.mlp_input(pass, x)));
+    }
+
+    fn finish_mlp(&mut self, block: &Block) {
+        self.finish(|pass, mixed, x| block.mlp_output(pass, mixed, x));
+    }
+
+    /// Fills the carry with what `stage` makes of the residual stream.
+    fn mix(
+        &mut self,
+        mut seen: Option<&mut Sum>,
+        stage: impl Fn(Pass<'_>, &[f32], &mut [Span<'_>]) -> Vec<f32>,
+    ) {
+        let hidden = self.frame.config.hidden;
         self.carry.clear();
-        for x in self.x.chunks(self.batch(self.frame.config.hidden)) {
-            let mixed = self.frame.with_pass(x.len() / self.frame.config.hidden, |pass, _| {
-                block.mlp_mix(pass, &block.mlp_input(pass, x))
-            });
+        for x in self.x.chunks(self.batch(hidden)) {
+            let mixed = self.frame.with_pass(x.len() / hidden, |pass, spans| stage(pass, x, spans));
             keep(&mut self.carry, (self.x.len(), x.len()), &mixed);
             if let Some(seen) = &mut seen {
                 seen.add(self.frame.ops, &mixed);
@@ -207,11 +201,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn finish_mlp(&mut self, block: &Block) {
+    /// Lets `stage` bring the carry into the residual stream.
+    fn finish(&mut self, mut stage: impl FnMut(Pass<'_>, &[f32], &mut [f32])) {
         let hidden = self.frame.config.hidden;
         let (batch, mixed) = (self.batch(hidden), self.batch(self.carry.len() / (self.x.len() / hidden)));
         for (x, mixed) in self.x.chunks_mut(batch).zip(self.carry.chunks(mixed)) {
-            self.frame.with_pass(x.len() / hidden, |pass, _| block.mlp_output(pass, &widen(mixed), x));
+            self.frame.with_pass(x.len() / hidden, |pass, _| stage(pass, &widen(mixed), x));
         }
     }
 

@@ -35,9 +35,15 @@ impl Ops for Cpu {
         match norm {
             Norm::Rms { eps } => norm::rms_norm(&self.kernels, x, &weights.scale, eps, y),
             Norm::Layer { eps } => {
-                let zeros = || vec![0.0; weights.scale.len()];
-                let bias = weights.bias.clone().unwrap_or_else(zeros);
-                norm::layer_norm(&self.kernels, x, &weights.scale, &bias, eps, y);
+                let zeros;
+                let bias = match &weights.bias {
+                    Some(bias) => bias,
+                    None => {
+                        zeros = vec![0.0; weights.scale.len()];
+                        &zeros
+                    }
+                };
+                norm::layer_norm(&self.kernels, x, &weights.scale, bias, eps, y);
             }
         }
     }
