@@ -48,25 +48,89 @@ pub fn attend(
     params: &AttentionParams,
     out: &mut [f32],
 ) {
-    let AttentionParams { heads, kv_heads, head_dim, .. } = *params;
-    let width = heads * head_dim;
-    assert!(width > 0 && q.len().is_multiple_of(width), "{} values are no rows of {width}", q.len());
     assert_eq!(out.len(), q.len());
-    assert_eq!((cache.kv_heads(), cache.head_dim()), (kv_heads, head_dim), "cache of another shape");
-    assert!(heads.is_multiple_of(kv_heads), "{heads} heads do not share {kv_heads}");
-    assert!(params.window != Some(0), "a window of no positions");
-    let m = q.len() / width;
-    assert!(m == 0 || start.checked_add(m).is_some_and(|end| end <= cache.len()), "keys are missing");
-    let rows = m * (heads / kv_heads);
-    let tiles = rows.div_ceil(TASK_ROWS);
+    let tasks = Tasks::of(q, (start, 1), cache, params);
     let out = Disjoint::new(out);
-    cpu.pool.run(tiles * kv_heads, &|task| {
+    cpu.pool.run(tasks.tiles * params.kv_heads, &|task| {
         // The last queries see the most keys: they go first, so that threads end together.
-        let (tile, head) = (tiles - 1 - task / kv_heads, task % kv_heads);
-        let first = tile * TASK_ROWS;
-        let rows = first..(first + TASK_ROWS).min(rows);
-        tile::run(cpu.isa, tile::Task { q, start, cache, params, head, rows, out: &out });
+        let (tile, head) = (tasks.tiles - 1 - task / params.kv_heads, task % params.kv_heads);
+        tile::run(cpu.isa, tasks.task(tile, head), tile::Sink::Values(&out));
     });
+}
+
+/// The attention that every position of the cache receives: `out[t]` is the sum of
+/// `softmax(s)_t` over all heads of the queries `q [m, heads * head_dim]`, which stand at
+/// `start, start + step, ...`. The values in the cache are not looked at. The sum over
+/// all positions is `m * heads`.
+///
+/// # Panics
+/// If shapes do not agree, `out` is not one number for each position of the cache, or the
+/// cache ends before the last query.
+pub fn received(
+    cpu: &Cpu,
+    q: &[f32],
+    (start, step): (usize, usize),
+    cache: &KvLayer,
+    params: &AttentionParams,
+    out: &mut [f32],
+) {
+    assert_eq!(out.len(), cache.len());
+    let tasks = Tasks::of(q, (start, step), cache, params);
+    // One row of sums a task, added in the order of tasks: no sum depends on the threads.
+    let mut parts = vec![0.0; tasks.tiles * out.len()];
+    let rows = Disjoint::new(&mut parts);
+    cpu.pool.run(tasks.tiles, &|task| {
+        let tile = tasks.tiles - 1 - task;
+        // SAFETY: every tile belongs to one task.
+        let sums = unsafe { rows.slice(tile * out.len(), out.len()) };
+        for head in 0..params.kv_heads {
+            tile::run(cpu.isa, tasks.task(tile, head), tile::Sink::Received(sums));
+        }
+    });
+    out.fill(0.0);
+    for part in parts.chunks_exact(out.len().max(1)) {
+        out.iter_mut().zip(part).for_each(|(out, sum)| *out += sum);
+    }
+}
+
+/// Queries cut into tiles of rows.
+struct Tasks<'a> {
+    q: &'a [f32],
+    start: usize,
+    step: usize,
+    cache: &'a KvLayer,
+    params: &'a AttentionParams,
+    rows: usize,
+    tiles: usize,
+}
+
+impl<'a> Tasks<'a> {
+    fn of(
+        q: &'a [f32],
+        (start, step): (usize, usize),
+        cache: &'a KvLayer,
+        params: &'a AttentionParams,
+    ) -> Self {
+        let AttentionParams { heads, kv_heads, head_dim, .. } = *params;
+        let width = heads * head_dim;
+        assert!(width > 0 && q.len().is_multiple_of(width), "{} values are no rows of {width}", q.len());
+        assert_eq!((cache.kv_heads(), cache.head_dim()), (kv_heads, head_dim), "cache of another shape");
+        assert!(heads.is_multiple_of(kv_heads), "{heads} heads do not share {kv_heads}");
+        assert!(params.window != Some(0), "a window of no positions");
+        assert!(step > 0, "queries at one position");
+        let m = q.len() / width;
+        let last = |m: usize| (m - 1).checked_mul(step).and_then(|way| way.checked_add(start));
+        assert!(m == 0 || last(m).is_some_and(|last| last < cache.len()), "keys are missing");
+        let rows = m * (heads / kv_heads);
+        Self { q, start, step, cache, params, rows, tiles: rows.div_ceil(TASK_ROWS) }
+    }
+
+    fn task(&self, tile: usize, head: usize) -> tile::Task<'a> {
+        let first = tile * TASK_ROWS;
+        let rows = first..(first + TASK_ROWS).min(self.rows);
+        let Self { q, start, step, cache, params, .. } = *self;
+        tile::Task { q, start, step, cache, params, head, rows }
+    }
 }
 
 #[cfg(test)]

@@ -55,6 +55,36 @@ fn every_isa_agrees_with_the_reference() {
 }
 
 #[test]
+fn attention_received_agrees_with_the_reference_for_any_threads() {
+    for p in shapes() {
+        for (len, start, step, m) in
+            [(1, 0, 1, 0), (1, 0, 1, 1), (40, 3, 8, 5), (150, 5, 16, 10), (90, 0, 1, 90)]
+        {
+            let cache = filled(&p, len);
+            let q = noise(m * p.heads * p.head_dim, 3);
+            let mut expected = vec![9.0; len];
+            scalar::received(&q, (start, step), &cache, &p, &mut expected);
+            let total: f32 = expected.iter().sum();
+            let all = (m * p.heads) as f32;
+            assert!((total - all).abs() <= 1e-5 * all, "{total} {all}");
+            for isa in Isa::available() {
+                let run = |threads| {
+                    let mut y = vec![9.0; len];
+                    received(&Cpu::new(isa, threads), &q, (start, step), &cache, &p, &mut y);
+                    y
+                };
+                let y = run(2);
+                for (a, b) in y.iter().zip(&expected) {
+                    // Sums of up to `all` weights of at most one.
+                    assert!((a - b).abs() <= TOLERANCE * b.max(1.0), "{} {p:?} {len}: {a} {b}", isa.name());
+                }
+                assert!(run(1).iter().zip(&y).all(|(a, b)| a.to_bits() == b.to_bits()));
+            }
+        }
+    }
+}
+
+#[test]
 fn steps_chunks_and_threads_give_the_same_bits() {
     for mut p in [params(9, 3, 64), params(4, 1, 80), params(2, 2, 8)] {
         for window in [None, Some(40)] {

@@ -1,9 +1,10 @@
 //! Some query rows of one key-value head. A row is one query of one head of the
 //! group; row `r` is query `r / group`, so neighbours see almost the same keys.
 //!
-//! Three passes: scores of all visible positions; softmax, row by row; weighted values.
-//! The trick of the first and last: up to 8 rows go through the keys (values)
-//! together, and a run of `RUN` positions is used by all rows before the next.
+//! Three passes: scores of all visible positions; softmax, row by row; weighted values,
+//! or, in place of these, the sum of the weights by position. The trick of the first and
+//! last: up to 8 rows go through the keys (values) together, and a run of `RUN` positions
+//! is used by all rows before the next.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -24,20 +25,29 @@ thread_local! {
         const { RefCell::new([Aligned::new(), Aligned::new(), Aligned::new()]) };
 }
 
+/// What becomes of the weights of a task's rows.
+pub(super) enum Sink<'a> {
+    /// They weigh the values; every row of every head is written where its query stands.
+    Values(&'a Disjoint<'a, f32>),
+    /// They are added up by position, to one number for each position of the cache.
+    Received(&'a mut [f32]),
+}
+
 /// What one task computes.
 pub(super) struct Task<'a> {
     pub(super) q: &'a [f32],
     pub(super) start: usize,
+    /// Positions from one query to the next.
+    pub(super) step: usize,
     pub(super) cache: &'a KvLayer,
     pub(super) params: &'a AttentionParams,
     /// Head of keys and values.
     pub(super) head: usize,
     pub(super) rows: Range<usize>,
-    pub(super) out: &'a Disjoint<'a, f32>,
 }
 
-/// Computes the rows of a task and writes them to `out`.
-pub(super) fn run(isa: Isa, task: Task<'_>) {
+/// Computes the rows of a task.
+pub(super) fn run(isa: Isa, task: Task<'_>, sink: Sink<'_>) {
     SCRATCH.with_borrow_mut(|[q, scores, sums]| {
         let (count, dim) = (task.rows.len(), task.params.head_dim);
         let visible: Vec<_> = (0..count).map(|row| task.visible(row)).collect();
@@ -55,7 +65,7 @@ pub(super) fn run(isa: Isa, task: Task<'_>) {
             origin,
             stride,
         };
-        passes(isa, &task, work);
+        passes(isa, &task, work, sink);
     });
 }
 
@@ -68,7 +78,8 @@ impl Task<'_> {
     }
     /// Positions that a row sees.
     fn visible(&self, row: usize) -> Range<usize> {
-        let end = self.start + self.offset(row) / (self.params.heads * self.params.head_dim) + 1;
+        let query = self.offset(row) / (self.params.heads * self.params.head_dim);
+        let end = self.start + query * self.step + 1;
         self.params.window.map_or(0, |window| end.saturating_sub(window))..end
     }
     /// The rows' queries, times the scale.
@@ -93,7 +104,7 @@ struct Work<'a> {
 }
 
 per_isa! {
-    fn passes<L>(l, task: &Task<'_>, work: Work<'_>) {
+    fn passes<L>(l, task: &Task<'_>, work: Work<'_>, sink: Sink<'_>) {
         let mut work = work;
         let count = work.visible.len();
         let tall = if L::WIDTH == 16 { 8 } else { 4 };
@@ -108,6 +119,10 @@ per_isa! {
         for row in 0..count {
             shares[row] = 1.0 / softmax(l, task.params.softcap, &mut work, row);
         }
+        let out = match sink {
+            Sink::Values(out) => out,
+            Sink::Received(sums) => return receive(&work, &shares, sums),
+        };
         for from in all.clone().step_by(RUN) {
             for first in (0..count).step_by(tall) {
                 let rows = first..(first + tall).min(count);
@@ -118,8 +133,19 @@ per_isa! {
         let padded = dim.next_multiple_of(BLOCK);
         for (row, sums) in work.sums.chunks_exact(padded).enumerate() {
             // SAFETY: every row of every head belongs to one task.
-            let out = unsafe { task.out.slice(task.offset(row), dim) };
+            let out = unsafe { out.slice(task.offset(row), dim) };
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * shares[row]);
+        }
+    }
+}
+
+/// Adds every row's weights to the positions they belong to.
+#[inline(always)]
+fn receive(work: &Work<'_>, shares: &[f32], sums: &mut [f32]) {
+    for (row, seen) in work.visible.iter().enumerate() {
+        let weights = &work.scores[row * work.stride + seen.start - work.origin..][..seen.len()];
+        for (sum, weight) in sums[seen.clone()].iter_mut().zip(weights) {
+            *sum += weight * shares[row];
         }
     }
 }

@@ -4,6 +4,9 @@
 //! the output of already compressed predecessors (true-sequential calibration), and
 //! still each linear runs exactly once.
 //!
+//! What a value layer sees is weighed by the attention that each token receives
+//! (Sung 2025, arXiv 2503.01820, does so for all layers; for keys it gained nothing here).
+//!
 //! Memory: the residual stream in f32 (`tokens * hidden * 4` bytes) and the input of the
 //! linears at hand in bf16 (`tokens * max(intermediate, heads * head_dim) * 2`). The
 //! products of a calibration run round their inputs to bf16 anyway, so keeping them
@@ -24,6 +27,10 @@ use crate::units::Alpha;
 /// Rows that go through a stage at once: enough for the matrix product, and few enough that a
 /// stage's buffers stay in the last cache level and are recycled by the allocator (below 32 MiB).
 const ROWS: usize = 2048;
+
+/// One query in so many is asked what it attends to: enough to find the tokens that everybody
+/// reads, for a tenth of the attention's time.
+const ASKED: usize = 8;
 
 /// All calibration windows, standing before some block.
 #[derive(Debug)]
@@ -60,7 +67,7 @@ impl Frame<'_> {
         let rotations = if windows == self.together {
             &self.rotations
         } else {
-            shorter = self.rotations.iter().map(|r| r.share(rows, self.together * self.length)).collect();
+            shorter = self.rotations.iter().map(|r| r.pick(0..rows, self.together * self.length)).collect();
             &shorter
         };
         f(Pass { ops: self.ops, config: self.config, rotations, alpha: self.alpha }, &mut spans)
@@ -125,9 +132,10 @@ impl<'a> Walk<'a> {
     /// Goes through a block, replacing its linears group by group.
     pub fn compress(&mut self, block: &mut Block, replace: &mut Replace<'_>) -> Result<()> {
         let config = self.frame.config;
-        let mut seen = Sum::new(config.hidden);
-        self.show_attention_input(block, &mut seen);
-        replace(&[Role::Q, Role::K, Role::V], seen.finish()?, block)?;
+        let (mut seen, mut values) = (Sum::new(config.hidden), Sum::new(config.hidden));
+        self.show_attention_input(block, &mut seen, &mut values);
+        replace(&[Role::Q, Role::K], seen.finish()?, block)?;
+        replace(&[Role::V], values.finish()?, block)?;
 
         let mut seen = Sum::new(config.heads * config.head_dim);
         self.mix_attention(block, Some(&mut seen));
@@ -155,10 +163,23 @@ impl<'a> Walk<'a> {
         self.finish_mlp(block);
     }
 
-    fn show_attention_input(&self, block: &Block, seen: &mut Sum) {
-        for x in self.x.chunks(self.batch(self.frame.config.hidden)) {
-            self.frame.with_pass(x.len() / self.frame.config.hidden, |pass, _| {
-                seen.add(pass.ops, &block.attention_input(pass, x));
+    /// `values` sees the same inputs, each as often as the attention reads its value. An error `D`
+    /// of the value layer reaches query `q` as `sum_t A_qt D x_t`; `A_q` sums to one, so by
+    /// convexity `sum_q |sum_t A_qt D x_t|^2 <= sum_t a_t |D x_t|^2` with `a_t = sum_q A_qt`.
+    /// The first token of a window may hold half of all attention: unweighted, it would count
+    /// as one of two thousand.
+    fn show_attention_input(&self, block: &Block, seen: &mut Sum, values: &mut Sum) {
+        let hidden = self.frame.config.hidden;
+        for x in self.x.chunks(self.batch(hidden)) {
+            self.frame.with_pass(x.len() / hidden, |pass, spans| {
+                let mut h = block.attention_input(pass, x);
+                seen.add(pass.ops, &h);
+                let received = block.attention_received(pass, &h, spans, ASKED);
+                for (h, share) in h.chunks_exact_mut(hidden).zip(received) {
+                    let root = share.sqrt();
+                    h.iter_mut().for_each(|h| *h *= root);
+                }
+                values.add(pass.ops, &h);
             });
         }
     }

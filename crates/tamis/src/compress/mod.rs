@@ -147,7 +147,9 @@ fn make_base(
         (Err(error), OnSingular::Rtn) => return Ok(rtn(Fallback::Rtn(error.problem().into()))),
         (Err(error), OnSingular::Fail) => return Err(error),
     };
-    let task = gptq::Task { w: *w, spec, factored, fitting: gptq::Fitting::of(plan.order, plan.group) };
+    let h = &evidence.diagonal();
+    let fitting = gptq::Fitting::of(plan.order, plan.group);
+    let task = gptq::Task { w: *w, spec, h, factored, fitting };
     let (strips, stream) = match plan.ortho {
         OrthoMode::Joint => {
             let (strips, stream) = ortho::joint::quantise(&task, budget(w, plan), threads);

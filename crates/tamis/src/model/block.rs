@@ -12,7 +12,7 @@
 //! | `mlp_output` | down |
 
 use super::config::{Config, NormPlacement};
-use super::rotation::Rotation;
+use super::rotation::{Rotation, pick_rows};
 use super::{Layer, Linear, NormWeights};
 use crate::error::Result;
 use crate::load::Checkpoint;
@@ -84,6 +84,8 @@ pub struct Span<'a> {
     /// Keys and values of this layer.
     pub cache: &'a mut KvLayer,
 }
+
+const ROOM: &str = "whoever opens a cache gives it room for the whole sequence";
 
 impl Block {
     /// Reads block `index`.
@@ -157,28 +159,51 @@ impl Block {
         sublayer_input(pass, &self.attention_norm, x)
     }
 
+    /// The attention that every row of `h` receives, `[m]`, as the mean of all heads and of every
+    /// `step`-th query of its sequence, counted back from the last. In units of one query's
+    /// attention times the queries it stands for: the mean over a sequence is about 1. The
+    /// caches must be empty; what is in them afterwards is of no use.
+    pub fn attention_received(
+        &self,
+        pass: Pass<'_>,
+        h: &[f32],
+        spans: &mut [Span<'_>],
+        step: usize,
+    ) -> Vec<f32> {
+        let config = pass.config;
+        let rotation = pass.rotations.get(self.layer.rope);
+        let k = self.heads(pass, (&self.k, self.k_norm.as_ref()), h, rotation);
+        let kv_width = config.kv_heads * config.head_dim;
+        let m = h.len() / config.hidden;
+        let mut out = vec![0.0; m];
+        let mut row = 0;
+        for span in spans {
+            let rows = row..row + span.rows;
+            row += span.rows;
+            let first = (span.rows - 1) % step;
+            let asked = (rows.start + first..rows.end).step_by(step);
+            let h = pick_rows(h, config.hidden, asked.clone());
+            let angles = rotation.map(|r| r.pick(asked.clone(), m));
+            let q = self.heads(pass, (&self.q, self.q_norm.as_ref()), &h, angles.as_ref());
+            let k = &k[rows.start * kv_width..rows.end * kv_width];
+            // Nobody looks at the values; the keys stand in for them.
+            span.cache.append(k, k).expect(ROOM);
+            let out = &mut out[rows];
+            pass.ops.received(&q, (first, step), span.cache, &self.attention(config), out);
+            let share = step as f32 / config.heads as f32;
+            out.iter_mut().for_each(|weight| *weight *= share);
+        }
+        out
+    }
+
     /// What o sees, `[m, heads * head_dim]`. Appends keys and values to the caches.
     pub fn attention_mix(&self, pass: Pass<'_>, h: &[f32], spans: &mut [Span<'_>]) -> Vec<f32> {
         let config = pass.config;
-        let mut q = apply(pass, &self.q, h);
-        let mut k = apply(pass, &self.k, h);
+        let rotation = pass.rotations.get(self.layer.rope);
+        let q = self.heads(pass, (&self.q, self.q_norm.as_ref()), h, rotation);
+        let k = self.heads(pass, (&self.k, self.k_norm.as_ref()), h, rotation);
         let v = apply(pass, &self.v, h);
-        if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
-            q = normed(pass, q_norm, &q);
-            k = normed(pass, k_norm, &k);
-        }
-        if let Some(Rotation { cos, sin }) = pass.rotations.get(self.layer.rope) {
-            pass.ops.rotate(&mut q, config.head_dim, cos, sin);
-            pass.ops.rotate(&mut k, config.head_dim, cos, sin);
-        }
-        let params = AttentionParams {
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            scale: config.attention_scale,
-            softcap: config.attention_softcap,
-            window: self.layer.window,
-        };
+        let params = self.attention(config);
         let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let mut mixed = vec![0.0; q.len()];
         let mut row = 0;
@@ -187,11 +212,39 @@ impl Block {
             row += span.rows;
             let kv = rows.start * kv_width..rows.end * kv_width;
             let q_rows = rows.start * q_width..rows.end * q_width;
-            let appended = span.cache.append(&k[kv.clone()], &v[kv]);
-            appended.expect("whoever opens a cache gives it room for the whole sequence");
+            span.cache.append(&k[kv.clone()], &v[kv]).expect(ROOM);
             pass.ops.attend(&q[q_rows.clone()], start, span.cache, &params, &mut mixed[q_rows]);
         }
         mixed
+    }
+
+    /// Queries or keys, normed and rotated, `[m, heads of the linear * head_dim]`.
+    fn heads(
+        &self,
+        pass: Pass<'_>,
+        (linear, norm): (&Linear, Option<&NormWeights>),
+        h: &[f32],
+        rotation: Option<&Rotation>,
+    ) -> Vec<f32> {
+        let mut x = apply(pass, linear, h);
+        if let Some(norm) = norm {
+            x = normed(pass, norm, &x);
+        }
+        if let Some(Rotation { cos, sin }) = rotation {
+            pass.ops.rotate(&mut x, pass.config.head_dim, cos, sin);
+        }
+        x
+    }
+
+    fn attention(&self, config: &Config) -> AttentionParams {
+        AttentionParams {
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            scale: config.attention_scale,
+            softcap: config.attention_softcap,
+            window: self.layer.window,
+        }
     }
 
     /// Adds the attention branch to `x`.

@@ -19,10 +19,11 @@ impl Rotation {
         ropes.iter().map(|rope| Self::at(&rope.inverse_frequencies(config.head_dim), positions)).collect()
     }
 
-    /// The angles of the first `rows` of `of` rows.
-    pub fn share(&self, rows: usize, of: usize) -> Self {
-        let values = self.cos.len() / of * rows;
-        Self { cos: self.cos[..values].to_vec(), sin: self.sin[..values].to_vec() }
+    /// The angles of some of the `of` rows.
+    pub fn pick(&self, rows: impl Iterator<Item = usize> + Clone, of: usize) -> Self {
+        let width = self.cos.len() / of;
+        let pick = |angles: &[f32]| pick_rows(angles, width, rows.clone());
+        Self { cos: pick(&self.cos), sin: pick(&self.sin) }
     }
 
     fn at(inverse_frequencies: &[f64], positions: &[usize]) -> Self {
@@ -32,4 +33,9 @@ impl Rotation {
             sin: angles().map(|a| a.sin() as f32).collect(),
         }
     }
+}
+
+/// Some rows of a matrix `[_, width]`.
+pub fn pick_rows(matrix: &[f32], width: usize, rows: impl Iterator<Item = usize>) -> Vec<f32> {
+    rows.flat_map(|row| &matrix[row * width..][..width]).copied().collect()
 }

@@ -1,6 +1,6 @@
 //! The op set on the kernels: SIMD and all cores.
 
-use tamis_kernels::attention::{AttentionParams, KvLayer, attend};
+use tamis_kernels::attention::{AttentionParams, KvLayer, attend, received};
 use tamis_kernels::linear::{Precision, linear};
 use tamis_kernels::{Isa, activation, gram, norm, rope};
 
@@ -53,6 +53,16 @@ impl Ops for Cpu {
     }
     fn attend(&self, q: &[f32], start: usize, cache: &KvLayer, params: &AttentionParams, out: &mut [f32]) {
         attend(&self.kernels, q, start, cache, params, out);
+    }
+    fn received(
+        &self,
+        q: &[f32],
+        positions: (usize, usize),
+        cache: &KvLayer,
+        params: &AttentionParams,
+        out: &mut [f32],
+    ) {
+        received(&self.kernels, q, positions, cache, params, out);
     }
     fn activate(&self, kind: Activation, x: &mut [f32], up: Option<&[f32]>) {
         match (kind, up) {

@@ -27,6 +27,17 @@ pub trait Ops: Send + Sync + std::fmt::Debug {
     /// Causal attention of `q [m, heads, head_dim]`, whose first row stands at position `start`,
     /// over the keys and values in `cache`, which already holds those of the rows themselves.
     fn attend(&self, q: &[f32], start: usize, cache: &KvLayer, params: &AttentionParams, out: &mut [f32]);
+    /// The attention that each position of `cache` receives, `out [cache.len()]`: the sum of the
+    /// softmax over all heads of `q [m, heads, head_dim]`, whose rows stand at `positions.0,
+    /// positions.0 + positions.1, ...`. The cache's values are not looked at.
+    fn received(
+        &self,
+        q: &[f32],
+        positions: (usize, usize),
+        cache: &KvLayer,
+        params: &AttentionParams,
+        out: &mut [f32],
+    );
     /// `x = f(x) * up` for a gated activation, `x = f(x)` for one without `up`.
     fn activate(&self, activation: Activation, x: &mut [f32], up: Option<&[f32]>);
     /// `sum += x^T x` for `x [m, n]`, `sum [n, n]`.

@@ -1,6 +1,6 @@
 //! The op set as plain loops with f64 sums: the oracle for every fast path. Slow on purpose.
 
-use tamis_kernels::attention::{AttentionParams, KvLayer};
+use tamis_kernels::attention::{AttentionParams, KvLayer, scalar};
 
 use super::Ops;
 use crate::model::config::{Activation, Norm};
@@ -61,33 +61,19 @@ impl Ops for Reference {
         }
     }
 
-    fn attend(&self, q: &[f32], start: usize, cache: &KvLayer, p: &AttentionParams, out: &mut [f32]) {
-        let width = p.heads * p.head_dim;
-        for (row, (q, out)) in q.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
-            let position = start + row;
-            let first = p.window.map_or(0, |w| (position + 1).saturating_sub(w));
-            for head in 0..p.heads {
-                let kv = head * p.kv_heads / p.heads;
-                let q = &q[head * p.head_dim..][..p.head_dim];
-                let scores: Vec<f64> = (first..=position)
-                    .map(|j| {
-                        let dot: f64 =
-                            (0..p.head_dim).map(|d| f64::from(q[d]) * f64::from(cache.key(kv, j, d))).sum();
-                        let score = dot * f64::from(p.scale);
-                        p.softcap.map_or(score, |c| f64::from(c) * (score / f64::from(c)).tanh())
-                    })
-                    .collect();
-                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-                for d in 0..p.head_dim {
-                    let mix: f64 = (first..=position)
-                        .zip(&scores)
-                        .map(|(j, s)| (s - max).exp() / sum * f64::from(cache.value(kv, j, d)))
-                        .sum();
-                    out[head * p.head_dim + d] = mix as f32;
-                }
-            }
-        }
+    fn attend(&self, q: &[f32], start: usize, cache: &KvLayer, params: &AttentionParams, out: &mut [f32]) {
+        scalar::attend(q, start, cache, params, out);
+    }
+
+    fn received(
+        &self,
+        q: &[f32],
+        positions: (usize, usize),
+        cache: &KvLayer,
+        params: &AttentionParams,
+        out: &mut [f32],
+    ) {
+        scalar::received(q, positions, cache, params, out);
     }
 
     fn activate(&self, activation: Activation, x: &mut [f32], up: Option<&[f32]>) {

@@ -123,12 +123,12 @@ impl Decide for Hollow<'_> {
 
 /// Quantises a strip of which `chosen` (columns by row) leave the base.
 fn hollow_strip(task: &Task<'_>, chosen: &[Vec<u32>], strip: usize) -> (CodedStrip, Vec<SparseRow>) {
-    let Task { w, spec, factored, fitting } = *task;
+    let Task { w, spec, h, factored, fitting } = *task;
     let mut holes = vec![0u16; w.cols];
     for (lane, columns) in chosen.iter().enumerate() {
         columns.iter().for_each(|&j| holes[j as usize] |= 1 << lane);
     }
-    let mut grids = StripGrids::new(spec, &factored.price);
+    let mut grids = StripGrids::new(spec, h);
     if fitting == Fitting::Before {
         grids.fit_all(&without_holes(&w.gather(strip, &Order::natural(w.cols)), &holes));
     }
