@@ -2,6 +2,7 @@
 
 mod artifact_hostile;
 mod artifact_kill;
+mod calibration;
 mod fuzz_corpus;
 mod golden_logits;
 mod job;
