@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 pub(crate) use dot::{Dot, DotKernel, Operand, run_dot};
-pub(crate) use tile::{Rows, Sink, product};
+pub(crate) use tile::{BLOCK_BYTES, Rows, Sink, product};
 
 use crate::aligned::{Aligned, Line, numbers, numbers_mut, row_lines};
 use crate::lanes::Lanes;
@@ -59,12 +59,20 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
         return;
     }
     let mut buffer = OPERAND.take();
+    let row = x;
     let x = operand(cpu, precision, (x, k), &mut buffer);
     let panel = panel_rows(n, k, cpu.pool.threads());
     let out = Output { values: Disjoint::new(y), stride: n };
     cpu.pool.run(n.div_ceil(panel), &|task| {
         let first = task * panel;
         let rows = first..(first + panel).min(n);
+        if m == 1 && precision == Precision::F32 {
+            // SAFETY: panels are disjoint, and one task computes a panel.
+            let y = unsafe { out.values.slice(first, rows.len()) };
+            if weights.dots(cpu.isa, row, rows.clone(), y) {
+                return;
+            }
+        }
         run_dot(cpu.isa, precision, Panel { x, m, weights, rows, out: &out });
     });
     OPERAND.set(buffer.kept());

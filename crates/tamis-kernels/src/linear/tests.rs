@@ -1,7 +1,7 @@
 //! The product on every instruction set against the reference, and its bits against
 //! themselves for other tiles and other numbers of threads.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::*;
 use crate::isa::Isa;
@@ -65,24 +65,39 @@ fn a_row_has_the_same_bits_alone_and_in_any_chunk_on_any_threads() {
     }
 }
 
-/// W of every layout: what they decode to is what is multiplied.
+/// W of every layout: what they decode to is what is multiplied, by many rows and by one.
 #[test]
 fn every_layout_is_multiplied_as_it_decodes() {
-    let (m, n, k) = (19, 29, 172usize);
+    // Vectors and blocks of the sum that end early, at a group, and inside one.
+    for (k, group) in [(172, 32), (16, 16), (176, 64), (800, 80), (1600, 32), (1552, 1552)] {
+        check_layouts(29, k, group);
+    }
+}
+
+fn check_layouts(n: usize, k: usize, group: usize) {
+    let m = 19;
     let codes = |bits: u32| {
         (0..n * k).map(move |i| (((i * 7919) >> 3) & ((1 << bits) - 1)) as u8).collect::<Vec<_>>()
     };
-    let scales = || (0..n * k.div_ceil(32)).map(|i| f16::from_f32(0.01 + 0.001 * (i % 7) as f32)).collect();
-    let packed = [2, 3, 4, 8]
-        .map(|bits| PackedMatrix::from_codes((n, k), bits, 32, &codes(bits), scales(), None).unwrap());
+    let groups = n * k.div_ceil(group);
+    let scales = || (0..groups).map(|i| f16::from_f32(0.01 + 0.001 * (i % 7) as f32)).collect();
+    let packed = |bits: u32, zeros| {
+        PackedMatrix::from_codes((n, k), bits, group, &codes(bits), scales(), zeros).unwrap()
+    };
+    let symmetric = [2, 3, 4, 8].map(|bits| packed(bits, None));
+    let zeros = |bits: u32| Some((0..groups).map(|i| (i * 5 % (1 << bits)) as u8).collect());
+    let asymmetric = [2, 3, 4, 8].map(|bits| packed(bits, zeros(bits)));
     let starts = (0..=n as u32).collect();
     let columns = (0..n).map(|i| (i * 5 % k) as u16).collect();
     let ortho = SparseRows::new((n, k), starts, columns, vec![f16::from_f32(0.75); n]).unwrap();
-    let halves = noise(n * k, 7).iter().map(|&v| f16::from_f32(v)).collect();
-    let half = DenseHalf::new(n, k, HalfData::F16(halves)).unwrap();
-    let sieved = SievedRows { base: &packed[2], ortho: &ortho, alpha: 0.5 };
-    let mut all: Vec<&dyn RowSource> = packed.iter().map(|p| p as &dyn RowSource).collect();
-    all.extend([&half as &dyn RowSource, &sieved]);
+    let values = noise(n * k, 7);
+    let f16s = HalfData::F16(values.iter().map(|&v| f16::from_f32(v)).collect());
+    let bf16s = HalfData::Bf16(values.iter().map(|&v| bf16::from_f32(v)).collect());
+    let halves = [f16s, bf16s].map(|data| DenseHalf::new(n, k, data).unwrap());
+    let sieved = SievedRows { base: &symmetric[2], ortho: &ortho, alpha: 0.5 };
+    let mut all: Vec<&dyn RowSource> = vec![&sieved];
+    all.extend(symmetric.iter().chain(&asymmetric).map(|w| w as &dyn RowSource));
+    all.extend(halves.iter().map(|w| w as &dyn RowSource));
     let x = noise(m * k, 8);
     for weights in all {
         let mut decoded = vec![0.0; n * k];
@@ -94,7 +109,7 @@ fn every_layout_is_multiplied_as_it_decodes() {
                     let (mut a, mut b) = (vec![0.0; rows * n], vec![0.0; rows * n]);
                     linear(&Cpu::new(isa, 2), &x[..rows * k], weights, precision, &mut a);
                     linear(&Cpu::new(isa, 1), &x[..rows * k], &dense, precision, &mut b);
-                    assert_eq!(a, b, "{} {precision:?}", isa.name());
+                    assert_eq!(a, b, "{} {precision:?} {k} {group}", isa.name());
                 }
             }
         }

@@ -3,6 +3,8 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use super::dots::{Bf16, F16, dots};
 use super::{PackError, RowSource};
 
 /// A dense f32 matrix `[rows = out, cols = in]`, row-major.
@@ -135,5 +137,18 @@ impl RowSource for DenseHalf {
                     .for_each(|(o, h)| *o = f32::from_bits(u32::from(h.to_bits()) << 16));
             }
         }
+    }
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn dots(&self, isa: crate::Isa, x: &[f32], rows: std::ops::Range<usize>, y: &mut [f32]) -> bool {
+        assert!(x.len() == self.cols && rows.end <= self.rows() && y.len() == rows.len());
+        let (Some(token), true) = (isa.avx512(), self.cols.is_multiple_of(16)) else { return false };
+        // SAFETY: the token proves the features.
+        unsafe {
+            match &self.data {
+                HalfData::F16(v) => dots(token, F16(v, self.cols), x, rows, y),
+                HalfData::Bf16(v) => dots(token, Bf16(v, self.cols), x, rows, y),
+            }
+        }
+        true
     }
 }

@@ -7,7 +7,11 @@
 
 use half::f16;
 
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use super::decode::avx512::{Bytes, Tables};
 use super::decode::{PackedRow, decode};
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use super::dots::dots;
 use super::{PackError, RowSource};
 use crate::isa::Isa;
 
@@ -121,16 +125,30 @@ impl PackedMatrix {
 
     /// `decode_row` on a chosen instruction set; the bits are the same on all.
     pub fn decode_row_on(&self, isa: Isa, row: usize, out: &mut [f32]) {
-        assert!(out.len() == self.cols && row < self.rows);
+        assert!(out.len() == self.cols);
+        decode(isa, self.packed_row(row), out);
+    }
+
+    fn packed_row(&self, row: usize) -> PackedRow<'_> {
+        assert!(row < self.rows);
         let groups = self.groups();
-        let packed = PackedRow {
+        PackedRow {
             words: &self.words[row * packed_words(self.cols, self.bits)..],
             bits: self.bits,
             group: self.group,
             scales: &self.scales[row * groups..][..groups],
             zeros: self.zeros.as_ref().map(|z| &z[row * groups..][..groups]),
-        };
-        decode(isa, packed, out);
+        }
+    }
+
+    /// Rows, of those up to `end`, at whose every vector of 16 codes eight bytes can be read.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn end_of_safe_rows(&self, end: usize) -> usize {
+        let row_bytes = packed_words(self.cols, self.bits) * 4;
+        let last_vector = (self.cols / 16 - 1) * 2 * self.bits as usize;
+        let bytes = self.words.len() * 4;
+        let safe = (bytes + row_bytes).checked_sub(last_vector + 8).map_or(0, |room| room / row_bytes);
+        end.min(safe)
     }
 
     /// Code of one weight.
@@ -153,5 +171,34 @@ impl RowSource for PackedMatrix {
     }
     fn decode_row(&self, row: usize, out: &mut [f32]) {
         self.decode_row_on(Isa::ambient(), row, out);
+    }
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn dots(&self, isa: crate::Isa, x: &[f32], rows: std::ops::Range<usize>, y: &mut [f32]) -> bool {
+        assert!(x.len() == self.cols && rows.end <= self.rows && y.len() == rows.len());
+        let whole = self.group.is_multiple_of(16) || self.group >= self.cols;
+        let (Some(token), true) = (isa.avx512(), whole && self.cols.is_multiple_of(16)) else {
+            return false;
+        };
+        // The last rows of the matrix, where eight bytes are not left, are read from a padded copy.
+        let safe = self.end_of_safe_rows(rows.end).max(rows.start);
+        let per_row = packed_words(self.cols, self.bits);
+        let mut rest = self.words[safe * per_row..rows.end * per_row].to_vec();
+        rest.extend([0; 2]);
+        let group = self.group.div_ceil(16);
+        let row = |row: usize| {
+            let packed = self.packed_row(row);
+            let words = if row < safe { packed.words } else { &rest[(row - safe) * per_row..] };
+            PackedRow { words, ..packed }
+        };
+        // SAFETY: the token proves the features; eight bytes can be read at every vector.
+        unsafe {
+            match self.bits {
+                2 => dots(token, Tables::<2, _>::new(group, row), x, rows, y),
+                3 => dots(token, Tables::<3, _>::new(group, row), x, rows, y),
+                4 => dots(token, Tables::<4, _>::new(group, row), x, rows, y),
+                _ => dots(token, Bytes { rows: row, group }, x, rows, y),
+            }
+        }
+        true
     }
 }

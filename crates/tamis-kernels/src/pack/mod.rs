@@ -4,6 +4,8 @@
 
 mod decode;
 mod dense;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod dots;
 mod ggml;
 mod ggml_k;
 mod integers;
@@ -15,6 +17,10 @@ pub use ggml::{GgmlMatrix, GgmlType};
 pub use integers::{PackedMatrix, packed_words};
 pub use sieved::SievedRows;
 pub use sparse::SparseRows;
+
+use std::ops::Range;
+
+use crate::isa::Isa;
 
 /// Why a packed layout could not be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +45,11 @@ pub trait RowSource: Sync {
     fn cols(&self) -> usize;
     /// Writes row `row` into `out` (`out.len() == self.cols()`).
     fn decode_row(&self, row: usize, out: &mut [f32]);
+    /// `y[i] = x . W[rows.start + i]`, the bits of the matrix product on decoded rows, straight
+    /// from what is stored. `false`, and `y` untouched, where there is no such way on `isa`.
+    fn dots(&self, _isa: Isa, _x: &[f32], _rows: Range<usize>, _y: &mut [f32]) -> bool {
+        false
+    }
     /// The rows as one f32 slice, where they are already stored like that.
     fn as_f32(&self) -> Option<&[f32]> {
         None

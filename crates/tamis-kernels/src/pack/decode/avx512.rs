@@ -8,6 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::PackedRow;
+use crate::pack::dots::Vectors;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn decode(row: PackedRow<'_>, out: &mut [f32]) {
@@ -127,4 +128,119 @@ fn store(out: &mut [f32], value: __m512) {
     let mask = ((1u32 << out.len().min(16)) - 1) as __mmask16;
     // SAFETY: lanes behind `out` are masked off.
     unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, value) };
+}
+
+/// Rows of up to 4 bits as vectors; the table of a group lies in a register.
+#[derive(Clone, Copy)]
+pub(in crate::pack) struct Tables<'a, const BITS: usize, R: Fn(usize) -> PackedRow<'a> + Copy> {
+    rows: R,
+    group: usize,
+    pick: __m512i,
+    shift: __m512i,
+    codes: __m512i,
+}
+
+/// A row and the weights that the codes of its group stand for.
+#[derive(Clone, Copy)]
+pub(in crate::pack) struct TableRow<'a> {
+    packed: PackedRow<'a>,
+    table: __m512,
+}
+
+impl<'a, const BITS: usize, R: Fn(usize) -> PackedRow<'a> + Copy> Tables<'a, BITS, R> {
+    /// `group` is in vectors. Every row must have eight readable bytes at each of its vectors.
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+    pub(in crate::pack) fn new(group: usize, rows: R) -> Self {
+        let (pick, shift) = const { (byte_pattern(BITS), shift_pattern(BITS)) };
+        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        // SAFETY: both arrays are 64 bytes.
+        unsafe {
+            Self {
+                rows,
+                group,
+                pick: _mm512_loadu_si512(pick.as_ptr().cast()),
+                shift: _mm512_loadu_si512(shift.as_ptr().cast()),
+                codes: _mm512_and_si512(lanes, _mm512_set1_epi32((1 << BITS) - 1)),
+            }
+        }
+    }
+}
+
+// SAFETY: only `enter` and `weights` need AVX-512, and say so.
+unsafe impl<'a, const BITS: usize, R: Fn(usize) -> PackedRow<'a> + Copy> Vectors for Tables<'a, BITS, R> {
+    type Row = TableRow<'a>;
+    fn group(&self) -> usize {
+        self.group
+    }
+    #[inline(always)]
+    fn row(&self, row: usize) -> TableRow<'a> {
+        // SAFETY: the caller's features.
+        TableRow { packed: (self.rows)(row), table: unsafe { _mm512_setzero_ps() } }
+    }
+    #[inline(always)]
+    fn enter(&self, row: &mut TableRow<'a>, group: usize) {
+        // SAFETY: the caller's features.
+        unsafe {
+            let (scale, zero) = grid(&row.packed, group);
+            let steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(self.codes, _mm512_set1_epi32(zero)));
+            row.table = _mm512_mul_ps(_mm512_set1_ps(scale), steps);
+        }
+    }
+    #[inline(always)]
+    unsafe fn weights(&self, row: &TableRow<'a>, vector: usize) -> __m512 {
+        // SAFETY: the constructor's promise: eight bytes can be read at every vector.
+        unsafe {
+            let eight = row.packed.words.as_ptr().cast::<u8>().add(vector * 2 * BITS).cast::<i64>();
+            let eight = _mm512_set1_epi64(eight.read_unaligned());
+            let index = _mm512_srlv_epi32(_mm512_shuffle_epi8(eight, self.pick), self.shift);
+            _mm512_permutexvar_ps(index, row.table)
+        }
+    }
+}
+
+/// Rows of 8 bits as vectors.
+#[derive(Clone, Copy)]
+pub(in crate::pack) struct Bytes<R> {
+    pub(in crate::pack) rows: R,
+    /// Vectors of a group.
+    pub(in crate::pack) group: usize,
+}
+
+/// A row and the grid of its group.
+#[derive(Clone, Copy)]
+pub(in crate::pack) struct ByteRow<'a> {
+    packed: PackedRow<'a>,
+    scale: __m512,
+    zero: __m512i,
+}
+
+// SAFETY: as above.
+unsafe impl<'a, R: Fn(usize) -> PackedRow<'a> + Copy> Vectors for Bytes<R> {
+    type Row = ByteRow<'a>;
+    fn group(&self) -> usize {
+        self.group
+    }
+    #[inline(always)]
+    fn row(&self, row: usize) -> ByteRow<'a> {
+        // SAFETY: the caller's features.
+        let (scale, zero) = unsafe { (_mm512_setzero_ps(), _mm512_setzero_si512()) };
+        ByteRow { packed: (self.rows)(row), scale, zero }
+    }
+    #[inline(always)]
+    fn enter(&self, row: &mut ByteRow<'a>, group: usize) {
+        // SAFETY: the caller's features.
+        unsafe {
+            let (scale, zero) = grid(&row.packed, group);
+            (row.scale, row.zero) = (_mm512_set1_ps(scale), _mm512_set1_epi32(zero));
+        }
+    }
+    #[inline(always)]
+    unsafe fn weights(&self, row: &ByteRow<'a>, vector: usize) -> __m512 {
+        // SAFETY: a vector is 16 bytes of the row.
+        unsafe {
+            let codes = _mm_loadu_si128(row.packed.words.as_ptr().cast::<u8>().add(vector * 16).cast());
+            let steps = _mm512_sub_epi32(_mm512_cvtepu8_epi32(codes), row.zero);
+            _mm512_mul_ps(row.scale, _mm512_cvtepi32_ps(steps))
+        }
+    }
 }

@@ -5,7 +5,7 @@
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod avx2;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-mod avx512;
+pub(super) mod avx512;
 mod scalar;
 
 use half::f16;
