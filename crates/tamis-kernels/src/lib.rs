@@ -9,6 +9,7 @@
 mod aligned;
 mod isa;
 mod lanes;
+mod sparse;
 
 pub mod activation;
 pub mod attention;

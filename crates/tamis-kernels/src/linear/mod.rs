@@ -19,6 +19,7 @@ use crate::aligned::{Aligned, Line, numbers, numbers_mut, row_lines};
 use crate::lanes::Lanes;
 use crate::pack::RowSource;
 use crate::pool::{Cpu, Disjoint};
+use crate::sparse;
 
 /// How operands are rounded before they are multiplied; sums are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -44,6 +45,8 @@ thread_local! {
     static SCRATCH: Cell<(Aligned, Aligned)> = const { Cell::new((Aligned::new(), Aligned::new())) };
     /// The calling thread's converted x: new memory for each call costs its page faults.
     static OPERAND: Cell<Aligned> = const { Cell::new(Aligned::new()) };
+    /// The same, side by side for a sparse stream.
+    static TRANSPOSED: Cell<Aligned> = const { Cell::new(Aligned::new()) };
 }
 
 /// `y[m, n] = x[m, k] * W^T`, `W` of shape `[n, k]`; `m = x.len() / k`.
@@ -58,7 +61,11 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
     if m == 0 || n == 0 {
         return;
     }
-    let mut buffer = OPERAND.take();
+    let parts = weights.parts();
+    let (weights, stream) =
+        parts.map_or((weights, None), |(base, ortho, alpha)| (base, Some((ortho, alpha))));
+    let (mut buffer, mut transposed) = (OPERAND.take(), TRANSPOSED.take());
+    let stream = stream.map(|stream| (sparse::Input::new(cpu, x, k, &mut transposed), stream));
     let row = x;
     let x = operand(cpu, precision, (x, k), &mut buffer);
     let panel = panel_rows(n, k, cpu.pool.threads());
@@ -66,16 +73,22 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
     cpu.pool.run(n.div_ceil(panel), &|task| {
         let first = task * panel;
         let rows = first..(first + panel).min(n);
-        if m == 1 && precision == Precision::F32 {
-            // SAFETY: panels are disjoint, and one task computes a panel.
-            let y = unsafe { out.values.slice(first, rows.len()) };
-            if weights.dots(cpu.isa, row, rows.clone(), y) {
-                return;
-            }
+        // SAFETY: panels are disjoint, and one task computes a panel.
+        let y = || unsafe { out.values.slice(first, rows.len()) };
+        let alone = m == 1 && precision == Precision::F32;
+        if !(alone && weights.dots(cpu.isa, row, rows.clone(), y())) {
+            run_dot(cpu.isa, precision, Panel { x, m, weights, rows: rows.clone(), out: &out });
         }
-        run_dot(cpu.isa, precision, Panel { x, m, weights, rows, out: &out });
+        if let Some((x, stream)) = stream {
+            let count = rows.len();
+            // SAFETY: as above.
+            sparse::add_panel(cpu.isa, x, stream, rows, |i| unsafe {
+                out.values.slice(i * n + first, count)
+            });
+        }
     });
     OPERAND.set(buffer.kept());
+    TRANSPOSED.set(transposed.kept());
 }
 
 /// Rows of W in a task. Any number gives the same bits; few rows keep all threads busy.

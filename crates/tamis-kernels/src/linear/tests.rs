@@ -87,16 +87,12 @@ fn check_layouts(n: usize, k: usize, group: usize) {
     let symmetric = [2, 3, 4, 8].map(|bits| packed(bits, None));
     let zeros = |bits: u32| Some((0..groups).map(|i| (i * 5 % (1 << bits)) as u8).collect());
     let asymmetric = [2, 3, 4, 8].map(|bits| packed(bits, zeros(bits)));
-    let starts = (0..=n as u32).collect();
-    let columns = (0..n).map(|i| (i * 5 % k) as u16).collect();
-    let ortho = SparseRows::new((n, k), starts, columns, vec![f16::from_f32(0.75); n]).unwrap();
     let values = noise(n * k, 7);
     let f16s = HalfData::F16(values.iter().map(|&v| f16::from_f32(v)).collect());
     let bf16s = HalfData::Bf16(values.iter().map(|&v| bf16::from_f32(v)).collect());
     let halves = [f16s, bf16s].map(|data| DenseHalf::new(n, k, data).unwrap());
-    let sieved = SievedRows { base: &symmetric[2], ortho: &ortho, alpha: 0.5 };
-    let mut all: Vec<&dyn RowSource> = vec![&sieved];
-    all.extend(symmetric.iter().chain(&asymmetric).map(|w| w as &dyn RowSource));
+    let mut all: Vec<&dyn RowSource> =
+        symmetric.iter().chain(&asymmetric).map(|w| w as &dyn RowSource).collect();
     all.extend(halves.iter().map(|w| w as &dyn RowSource));
     let x = noise(m * k, 8);
     for weights in all {
@@ -111,6 +107,45 @@ fn check_layouts(n: usize, k: usize, group: usize) {
                     linear(&Cpu::new(isa, 1), &x[..rows * k], &dense, precision, &mut b);
                     assert_eq!(a, b, "{} {precision:?} {k} {group}", isa.name());
                 }
+            }
+        }
+    }
+}
+
+/// Base and stream are multiplied apart and added: near the product with their sum, and
+/// the same bits for a row alone and among others.
+#[test]
+fn a_stream_is_added_to_the_product_of_its_base() {
+    let (n, k, m) = (205, 176, 37);
+    let codes: Vec<u8> = (0..n * k).map(|i| (((i * 7919) >> 3) & 15) as u8).collect();
+    let base =
+        PackedMatrix::from_codes((n, k), 4, 16, &codes, vec![f16::from_f32(0.02); n * k / 16], None).unwrap();
+    // Rows of no, one, two ... entries, more than a vector of them.
+    let count = |row: usize| row % 23;
+    let starts = (0..=n).map(|row| (0..row).map(count).sum::<usize>() as u32).collect();
+    let columns: Vec<u16> =
+        (0..n).flat_map(|row| (0..count(row)).map(move |e| (e * 7 + row % 20) as u16)).collect();
+    let values = noise(columns.len(), 3).iter().map(|&v| f16::from_f32(v)).collect();
+    let ortho = SparseRows::new((n, k), starts, columns, values).unwrap();
+    let sieved = SievedRows { base: &base, ortho: &ortho, alpha: 0.7 };
+    let x = noise(m * k, 8);
+    let mut apart = vec![0.0; m * n];
+    scalar::linear(&x, &base, Precision::F32, &mut apart);
+    crate::sparse::scalar::add(&x, &ortho, 0.7, &mut apart);
+    let mut together = vec![0.0; m * n];
+    scalar::linear(&x, &sieved, Precision::F32, &mut together);
+    for isa in Isa::available() {
+        let mut all = vec![0.0; m * n];
+        linear(&Cpu::new(isa, 2), &x, &sieved, Precision::F32, &mut all);
+        for ((y, a), b) in all.iter().zip(&apart).zip(&together) {
+            assert!((y - a).abs() < 1e-4 && (y - b).abs() < 1e-4, "{} {y} {a} {b}", isa.name());
+        }
+        for (threads, rows) in [(1, 1), (2, 1), (3, 16), (2, 17), (1, 20)] {
+            let cpu = Cpu::new(isa, threads);
+            for (x, expected) in x.chunks(rows * k).zip(all.chunks(rows * n)) {
+                let mut y = vec![0.0; expected.len()];
+                linear(&cpu, x, &sieved, Precision::F32, &mut y);
+                assert!(y.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{threads} {rows}");
             }
         }
     }

@@ -37,7 +37,7 @@ impl std::error::Error for PackError {}
 /// A weight matrix `W [rows = out, cols = in]` that can hand out its rows as f32.
 ///
 /// The decoded values are the definition of the matrix: every product, on every
-/// instruction set, is a product with exactly these numbers.
+/// instruction set, is a product with exactly these numbers, or with those of its `parts`.
 pub trait RowSource: Sync {
     /// Output features.
     fn rows(&self) -> usize;
@@ -49,6 +49,11 @@ pub trait RowSource: Sync {
     /// from what is stored. `false`, and `y` untouched, where there is no such way on `isa`.
     fn dots(&self, _isa: Isa, _x: &[f32], _rows: Range<usize>, _y: &mut [f32]) -> bool {
         false
+    }
+    /// A dense part and a sparse one with its factor, where the matrix is stored as their sum: the
+    /// product is then the sum of both products.
+    fn parts(&self) -> Option<(&dyn RowSource, &SparseRows, f32)> {
+        None
     }
     /// The rows as one f32 slice, where they are already stored like that.
     fn as_f32(&self) -> Option<&[f32]> {

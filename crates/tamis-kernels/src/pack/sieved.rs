@@ -1,8 +1,7 @@
 //! Base plus ortho at a fixed alpha, seen as one matrix: `W = base + alpha * ortho`.
 //!
-//! The ortho entries are added while a row is decoded, so decode and prefill see
-//! the same numbers and the stream costs one scatter a row. At alpha = 0 callers
-//! use the base itself: same bytes, same kernel.
+//! A product with it is the sum of two products: the base's, by the base's own kernel, and
+//! the stream's. At alpha = 0 callers use the base itself: same bytes, same kernel.
 
 use super::{PackedMatrix, RowSource, SparseRows};
 
@@ -27,5 +26,8 @@ impl RowSource for SievedRows<'_> {
     fn decode_row(&self, row: usize, out: &mut [f32]) {
         self.base.decode_row(row, out);
         self.ortho.add_row(row, self.alpha, out);
+    }
+    fn parts(&self) -> Option<(&dyn RowSource, &SparseRows, f32)> {
+        Some((self.base, self.ortho, self.alpha))
     }
 }

@@ -72,9 +72,20 @@ impl SparseRows {
     /// Adds `alpha * row` to a dense row.
     pub fn add_row(&self, row: usize, alpha: f32, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols);
-        let range = self.starts[row] as usize..self.starts[row + 1] as usize;
-        for (c, v) in self.columns[range.clone()].iter().zip(&self.values[range]) {
+        let (columns, values) = self.row(row);
+        for (c, v) in columns.iter().zip(values) {
             out[*c as usize] += alpha * v.to_f32();
         }
+    }
+    /// Columns and values of a row.
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> (&[u16], &[f16]) {
+        self.rows_between(row..row + 1)
+    }
+    /// Columns and values of some rows, one after the other.
+    #[inline(always)]
+    pub fn rows_between(&self, rows: std::ops::Range<usize>) -> (&[u16], &[f16]) {
+        let range = self.starts[rows.start] as usize..self.starts[rows.end] as usize;
+        (&self.columns[range.clone()], &self.values[range])
     }
 }

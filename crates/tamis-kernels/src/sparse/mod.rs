@@ -1,0 +1,204 @@
+//! A sparse matrix on top of a dense product: `y[i, j] += alpha * sum_e v_e x[i, c_e]` over
+//! the entries of row `j`. Knows no dense matrix; `linear` calls it for a panel of columns.
+//!
+//! Arithmetic, the same for one row of x and for many, on every instruction set: each
+//! product is rounded; lane `l` of 8 adds the products of entries `l, l + 8, ...` of its row in
+//! order, starting from 0; lanes are added by halves; the sum times alpha is rounded and
+//! added to y.
+//!
+//! The trick for many rows: 16 of them stand side by side (`Transposed`), so that an entry
+//! is one multiplication of 16 numbers. For one row: products first, sums after.
+
+#[cfg(test)]
+pub(crate) mod scalar;
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use crate::aligned::{Aligned, numbers, numbers_mut};
+use crate::isa::{Isa, per_isa};
+use crate::pack::SparseRows;
+use crate::pool::Cpu;
+
+/// Rows of x that stand side by side.
+const SIDE: usize = 16;
+/// Lanes of a row's sum: most rows have no more entries, so that a sum is one vector.
+const LANES: usize = 8;
+
+thread_local! {
+    /// A thread's products or sums of one panel.
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Rows of x as the sparse product wants them.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// One row.
+    Row(&'a [f32]),
+    /// Rows in groups of 16, `[group][k][16]`, zeros behind the last, and how many there are.
+    Transposed(&'a [f32], usize),
+}
+
+impl<'a> Input<'a> {
+    /// Prepares rows of `k` values.
+    pub(crate) fn new(cpu: &Cpu, x: &'a [f32], k: usize, buffer: &'a mut Aligned) -> Self {
+        let m = x.len() / k;
+        if m == 1 {
+            return Self::Row(x);
+        }
+        let lines = buffer.lines(m.div_ceil(SIDE) * k);
+        cpu.pool.run_chunks(lines, k, &|group, lines| {
+            let to = numbers_mut::<f32>(lines);
+            let rows = &x[group * SIDE * k..(group * SIDE * k + SIDE * k).min(x.len())];
+            to.fill(0.0);
+            for (side, row) in rows.chunks_exact(k).enumerate() {
+                row.iter().zip(to.chunks_exact_mut(SIDE)).for_each(|(x, to)| to[side] = *x);
+            }
+        });
+        Self::Transposed(numbers::<f32>(lines), m)
+    }
+}
+
+/// Adds the product with rows `rows` of the sparse matrix; `place(i)` is `y[i, rows]`.
+pub(crate) fn add_panel<'y>(
+    isa: Isa,
+    x: Input<'_>,
+    (sparse, alpha): (&SparseRows, f32),
+    rows: Range<usize>,
+    mut place: impl FnMut(usize) -> &'y mut [f32],
+) {
+    let mut scratch = SCRATCH.take();
+    match x {
+        Input::Row(x) => {
+            let (columns, values) = sparse.rows_between(rows.clone());
+            scratch.resize(columns.len().max(scratch.len()), 0.0);
+            let products = &mut scratch[..columns.len()];
+            multiply(isa, x, columns, values, products);
+            sum_rows(isa, products, &sparse.starts()[rows.start..=rows.end], alpha, place(0));
+        }
+        Input::Transposed(x, m) => {
+            scratch.resize((rows.len() * SIDE).max(scratch.len()), 0.0);
+            let sums = &mut scratch[..rows.len() * SIDE];
+            let group = SIDE * sparse.cols();
+            for (first, x) in (0..m).step_by(SIDE).zip(x.chunks_exact(group)) {
+                side_sums(isa, x, (sparse, alpha), rows.clone(), sums);
+                for side in 0..SIDE.min(m - first) {
+                    let y = place(first + side);
+                    y.iter_mut().zip(sums.chunks_exact(SIDE)).for_each(|(y, sums)| *y += sums[side]);
+                }
+            }
+        }
+    }
+    SCRATCH.set(scratch);
+}
+
+/// Adds alpha times the sum of each row's products; `starts` are those of the rows, and one more.
+fn sum_rows(isa: Isa, products: &[f32], starts: &[u32], alpha: f32, y: &mut [f32]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if isa.avx512().is_some() {
+        // SAFETY: the token proves the features.
+        return unsafe { sum_rows_avx512(products, starts, alpha, y) };
+    }
+    let _ = isa;
+    for (y, row) in y.iter_mut().zip(starts.windows(2)) {
+        let row = (row[0] - starts[0]) as usize..(row[1] - starts[0]) as usize;
+        let mut lanes = [0.0f32; LANES];
+        for products in products[row].chunks(LANES) {
+            lanes.iter_mut().zip(products).for_each(|(lane, p)| *lane += p);
+        }
+        *y += alpha * by_halves(lanes);
+    }
+}
+
+/// The sum of all lanes.
+#[inline(always)]
+fn by_halves(l: [f32; LANES]) -> f32 {
+    let quarters = [l[0] + l[4], l[1] + l[5], l[2] + l[6], l[3] + l[7]];
+    (quarters[0] + quarters[2]) + (quarters[1] + quarters[3])
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn sum_rows_avx512(products: &[f32], starts: &[u32], alpha: f32, y: &mut [f32]) {
+    use std::arch::x86_64::*;
+    for (y, row) in y.iter_mut().zip(starts.windows(2)) {
+        let row = &products[(row[0] - starts[0]) as usize..(row[1] - starts[0]) as usize];
+        let mut lanes = _mm256_setzero_ps();
+        let mut at = 0;
+        loop {
+            let here = ((1u32 << (row.len() - at).min(LANES)) - 1) as __mmask8;
+            // SAFETY: masked-off products are not read.
+            let some = unsafe { _mm256_maskz_loadu_ps(here, row.as_ptr().add(at)) };
+            lanes = _mm256_mask_add_ps(lanes, here, lanes, some);
+            at += LANES;
+            if at >= row.len() {
+                break;
+            }
+        }
+        let quarters = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+        let halves = _mm_add_ps(quarters, _mm_movehl_ps(quarters, quarters));
+        let sum = _mm_add_ss(halves, _mm_movehdup_ps(halves));
+        *y += alpha * _mm_cvtss_f32(sum);
+    }
+}
+
+/// `out[e] = v_e x[c_e]`.
+fn multiply(isa: Isa, x: &[f32], columns: &[u16], values: &[half::f16], out: &mut [f32]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if isa.avx512().is_some() {
+        // SAFETY: the token proves the features.
+        return unsafe { multiply_avx512(x, columns, values, out) };
+    }
+    let _ = isa;
+    for ((out, column), value) in out.iter_mut().zip(columns).zip(values) {
+        *out = value.to_f32() * x[usize::from(*column)];
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn multiply_avx512(x: &[f32], columns: &[u16], values: &[half::f16], out: &mut [f32]) {
+    use std::arch::x86_64::*;
+    assert!(columns.len() == values.len() && columns.len() == out.len());
+    let limit = _mm512_set1_epi32(i32::try_from(x.len()).unwrap_or(i32::MAX));
+    for at in (0..out.len()).step_by(16) {
+        let here = ((1u32 << (out.len() - at).min(16)) - 1) as __mmask16;
+        // SAFETY: masked-off entries are not read or written; a column at or behind the end
+        // of x is masked off as well.
+        unsafe {
+            let column =
+                _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(here, columns.as_ptr().add(at).cast()));
+            let value = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(here, values.as_ptr().add(at).cast()));
+            let inside = _mm512_mask_cmplt_epi32_mask(here, column, limit);
+            let x = _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), inside, column, x.as_ptr());
+            _mm512_mask_storeu_ps(out.as_mut_ptr().add(at), here, _mm512_mul_ps(value, x));
+        }
+    }
+}
+
+per_isa! {
+    /// `out[j][s] = alpha * sum_e v_e x[c_e][s]` for 16 rows side by side.
+    fn side_sums<L>(_l, x: &[f32], stream: (&SparseRows, f32), rows: Range<usize>, out: &mut [f32]) {
+        let (sparse, alpha) = stream;
+        let (x, _) = x.as_chunks::<SIDE>();
+        let (out, _) = out.as_chunks_mut::<SIDE>();
+        for (row, out) in rows.zip(out) {
+            let (columns, values) = sparse.row(row);
+            let mut lanes = [[0.0f32; SIDE]; LANES];
+            for (entry, (column, value)) in columns.iter().zip(values).enumerate() {
+                let (x, value) = (&x[usize::from(*column)], value.to_f32());
+                let lane = &mut lanes[entry % LANES];
+                for side in 0..SIDE {
+                    lane[side] += value * x[side];
+                }
+            }
+            for side in 0..SIDE {
+                let mut row = [0.0; LANES];
+                for lane in 0..LANES {
+                    row[lane] = lanes[lane][side];
+                }
+                out[side] = alpha * by_halves(row);
+            }
+        }
+    }
+}
