@@ -2,18 +2,19 @@
 //! the entries of row `j`. Knows no dense matrix; `linear` calls it for a panel of columns.
 //!
 //! Arithmetic, the same for one row of x and for many, on every instruction set: each
-//! product is rounded; lane `l` of 8 adds the products of entries `l, l + 8, ...` of its row in
-//! order, starting from 0; lanes are added by halves; the sum times alpha is rounded and
-//! added to y.
+//! product is rounded, products are added in the order of the entries starting from 0, the
+//! sum times alpha is rounded and added to y.
 //!
 //! The trick for many rows: 16 of them stand side by side (`Transposed`), so that an entry
-//! is one multiplication of 16 numbers. For one row: products first, sums after.
+//! is one multiplication of 16 numbers. For one row of x: products first, sums after.
 
 #[cfg(test)]
 pub(crate) mod scalar;
 
 use std::cell::Cell;
 use std::ops::Range;
+
+use half::slice::HalfFloatSliceExt;
 
 use crate::aligned::{Aligned, numbers, numbers_mut};
 use crate::isa::{Isa, per_isa};
@@ -22,8 +23,6 @@ use crate::pool::Cpu;
 
 /// Rows of x that stand side by side.
 const SIDE: usize = 16;
-/// Lanes of a row's sum: most rows have no more entries, so that a sum is one vector.
-const LANES: usize = 8;
 
 thread_local! {
     /// A thread's products or sums of one panel.
@@ -77,11 +76,14 @@ pub(crate) fn add_panel<'y>(
             sum_rows(isa, products, &sparse.starts()[rows.start..=rows.end], alpha, place(0));
         }
         Input::Transposed(x, m) => {
-            scratch.resize((rows.len() * SIDE).max(scratch.len()), 0.0);
-            let sums = &mut scratch[..rows.len() * SIDE];
+            let (columns, values) = sparse.rows_between(rows.clone());
+            scratch.resize((columns.len() + rows.len() * SIDE).max(scratch.len()), 0.0);
+            let (wide, sums) = scratch.split_at_mut(columns.len());
+            values.convert_to_f32_slice(wide);
+            let sums = &mut sums[..rows.len() * SIDE];
             let group = SIDE * sparse.cols();
             for (first, x) in (0..m).step_by(SIDE).zip(x.chunks_exact(group)) {
-                side_sums(isa, x, (sparse, alpha), rows.clone(), sums);
+                side_sums(isa, x, (sparse, alpha), wide, rows.clone(), sums);
                 for side in 0..SIDE.min(m - first) {
                     let y = place(first + side);
                     y.iter_mut().zip(sums.chunks_exact(SIDE)).for_each(|(y, sums)| *y += sums[side]);
@@ -102,19 +104,8 @@ fn sum_rows(isa: Isa, products: &[f32], starts: &[u32], alpha: f32, y: &mut [f32
     let _ = isa;
     for (y, row) in y.iter_mut().zip(starts.windows(2)) {
         let row = (row[0] - starts[0]) as usize..(row[1] - starts[0]) as usize;
-        let mut lanes = [0.0f32; LANES];
-        for products in products[row].chunks(LANES) {
-            lanes.iter_mut().zip(products).for_each(|(lane, p)| *lane += p);
-        }
-        *y += alpha * by_halves(lanes);
+        *y += alpha * products[row].iter().fold(0.0, |sum, p| sum + p);
     }
-}
-
-/// The sum of all lanes.
-#[inline(always)]
-fn by_halves(l: [f32; LANES]) -> f32 {
-    let quarters = [l[0] + l[4], l[1] + l[5], l[2] + l[6], l[3] + l[7]];
-    (quarters[0] + quarters[2]) + (quarters[1] + quarters[3])
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -123,21 +114,23 @@ fn sum_rows_avx512(products: &[f32], starts: &[u32], alpha: f32, y: &mut [f32]) 
     use std::arch::x86_64::*;
     for (y, row) in y.iter_mut().zip(starts.windows(2)) {
         let row = &products[(row[0] - starts[0]) as usize..(row[1] - starts[0]) as usize];
-        let mut lanes = _mm256_setzero_ps();
-        let mut at = 0;
+        let (mut sum, mut at) = (_mm_setzero_ps(), 0);
+        // Eight at a time, zeros behind the last: hardly a row has more, so the loop is predicted.
         loop {
-            let here = ((1u32 << (row.len() - at).min(LANES)) - 1) as __mmask8;
+            let here = ((1u32 << (row.len() - at).min(8)) - 1) as __mmask8;
             // SAFETY: masked-off products are not read.
-            let some = unsafe { _mm256_maskz_loadu_ps(here, row.as_ptr().add(at)) };
-            lanes = _mm256_mask_add_ps(lanes, here, lanes, some);
-            at += LANES;
+            let eight = unsafe { _mm256_maskz_loadu_ps(here, row.as_ptr().add(at)) };
+            for four in [_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight)] {
+                sum = _mm_add_ss(sum, four);
+                sum = _mm_add_ss(sum, _mm_movehdup_ps(four));
+                sum = _mm_add_ss(sum, _mm_movehl_ps(four, four));
+                sum = _mm_add_ss(sum, _mm_permute_ps::<3>(four));
+            }
+            at += 8;
             if at >= row.len() {
                 break;
             }
         }
-        let quarters = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
-        let halves = _mm_add_ps(quarters, _mm_movehl_ps(quarters, quarters));
-        let sum = _mm_add_ss(halves, _mm_movehdup_ps(halves));
         *y += alpha * _mm_cvtss_f32(sum);
     }
 }
@@ -178,26 +171,21 @@ fn multiply_avx512(x: &[f32], columns: &[u16], values: &[half::f16], out: &mut [
 
 per_isa! {
     /// `out[j][s] = alpha * sum_e v_e x[c_e][s]` for 16 rows side by side.
-    fn side_sums<L>(_l, x: &[f32], stream: (&SparseRows, f32), rows: Range<usize>, out: &mut [f32]) {
+    fn side_sums<L>(_l, x: &[f32], stream: (&SparseRows, f32), values: &[f32], rows: Range<usize>, out: &mut [f32]) {
         let (sparse, alpha) = stream;
         let (x, _) = x.as_chunks::<SIDE>();
         let (out, _) = out.as_chunks_mut::<SIDE>();
+        let mut values = values.iter();
         for (row, out) in rows.zip(out) {
-            let (columns, values) = sparse.row(row);
-            let mut lanes = [[0.0f32; SIDE]; LANES];
-            for (entry, (column, value)) in columns.iter().zip(values).enumerate() {
-                let (x, value) = (&x[usize::from(*column)], value.to_f32());
-                let lane = &mut lanes[entry % LANES];
+            let mut sums = [0.0f32; SIDE];
+            for (column, value) in sparse.row(row).0.iter().zip(values.by_ref()) {
+                let x = &x[usize::from(*column)];
                 for side in 0..SIDE {
-                    lane[side] += value * x[side];
+                    sums[side] += value * x[side];
                 }
             }
             for side in 0..SIDE {
-                let mut row = [0.0; LANES];
-                for lane in 0..LANES {
-                    row[lane] = lanes[lane][side];
-                }
-                out[side] = alpha * by_halves(row);
+                out[side] = alpha * sums[side];
             }
         }
     }
