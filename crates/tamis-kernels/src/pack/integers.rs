@@ -182,8 +182,11 @@ impl RowSource for PackedMatrix {
         // The last rows of the matrix, where eight bytes are not left, are read from a padded copy.
         let safe = self.end_of_safe_rows(rows.end).max(rows.start);
         let per_row = packed_words(self.cols, self.bits);
-        let mut rest = self.words[safe * per_row..rows.end * per_row].to_vec();
-        rest.extend([0; 2]);
+        let mut rest = Vec::new();
+        if safe < rows.end {
+            rest.extend_from_slice(&self.words[safe * per_row..rows.end * per_row]);
+            rest.extend([0; 2]);
+        }
         let group = self.group.div_ceil(16);
         let row = |row: usize| {
             let packed = self.packed_row(row);
