@@ -49,7 +49,8 @@ thread_local! {
     static TRANSPOSED: Cell<Aligned> = const { Cell::new(Aligned::new()) };
 }
 
-/// `y[m, n] = x[m, k] * W^T`, `W` of shape `[n, k]`; `m = x.len() / k`.
+/// `y[m, n] = x[m, k] * W^T`, `W` of shape `[n, k]`; `m = x.len() / k`. `precision` is that of
+/// the dense part; a sparse stream is multiplied with x as it is.
 ///
 /// # Panics
 /// If `x` is not whole rows or `y` is not `m * n` values.

@@ -24,33 +24,40 @@ const BLOCK: usize = BLOCK_BYTES / (WIDTH * size_of::<f32>());
 
 /// A matrix whose rows come as vectors of 16 weights.
 ///
-/// # Safety
-/// Methods may only be called where AVX-512 F, BW, VL and DQ are enabled.
-pub(super) unsafe trait Vectors: Copy {
+/// The unsafe methods may only be called where the CPU has AVX-512 F, BW, VL and DQ.
+pub(super) trait Vectors: Copy {
     /// What a row keeps from one vector to the next.
     type Row: Copy;
     /// Vectors that share a group; a row is a whole number of vectors.
     fn group(&self) -> usize;
     /// A row, before its first vector.
-    fn row(&self, row: usize) -> Self::Row;
+    ///
+    /// # Safety
+    /// The trait's.
+    unsafe fn row(&self, row: usize) -> Self::Row;
     /// Moves a row to a group.
-    fn enter(&self, row: &mut Self::Row, group: usize);
+    ///
+    /// # Safety
+    /// The trait's.
+    unsafe fn enter(&self, row: &mut Self::Row, group: usize);
     /// The weights of a vector of the group that the row is in.
     ///
     /// # Safety
-    /// `vector` lies in the row.
+    /// The trait's, and `vector` lies in the row.
     unsafe fn weights(&self, row: &Self::Row, vector: usize) -> __m512;
 }
 
-/// `y[i] = x . W[first + i]` for all of `rows`; `x` is whole vectors.
+/// `y[i] = x . W[rows.start + i]`; `x` is whole vectors.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn dots<V: Vectors>(token: Avx512, w: V, x: &[f32], rows: Range<usize>, y: &mut [f32]) {
     assert_eq!(y.len(), rows.len());
     for (four, y) in rows.clone().step_by(ROWS).zip(y.chunks_mut(ROWS)) {
         // Behind the last row it repeats, and the results are dropped.
         let last = rows.end - 1;
-        let of =
-            [w.row(four), w.row(last.min(four + 1)), w.row(last.min(four + 2)), w.row(last.min(four + 3))];
+        // SAFETY: the token proves the instructions.
+        let of = unsafe {
+            [w.row(four), w.row(last.min(four + 1)), w.row(last.min(four + 2)), w.row(last.min(four + 3))]
+        };
         let sums = four_dots(token, w, x, of);
         y.copy_from_slice(&sums[..y.len()]);
     }
@@ -66,7 +73,8 @@ fn four_dots<V: Vectors>(token: Avx512, w: V, x: &[f32], mut rows: [V::Row; ROWS
         if at % group == 0 {
             // Loops, not closures: a closure would not be compiled for these instructions.
             for row in &mut rows {
-                w.enter(row, at / group);
+                // SAFETY: the token proves the instructions.
+                unsafe { w.enter(row, at / group) };
             }
         }
         let end = vectors.min((at / group + 1) * group).min((at / BLOCK + 1) * BLOCK);
@@ -101,18 +109,17 @@ pub(super) struct Bf16<'a>(pub(super) &'a [bf16], pub(super) usize);
 
 macro_rules! halves {
     ($name:ident, $element:ty, |$bits:ident| $widen:expr) => {
-        // SAFETY: `weights` and nothing else needs AVX-512.
-        unsafe impl<'a> Vectors for $name<'a> {
+        impl<'a> Vectors for $name<'a> {
             type Row = &'a [$element];
             fn group(&self) -> usize {
                 usize::MAX / WIDTH
             }
             #[inline(always)]
-            fn row(&self, row: usize) -> Self::Row {
+            unsafe fn row(&self, row: usize) -> Self::Row {
                 &self.0[row * self.1..][..self.1]
             }
             #[inline(always)]
-            fn enter(&self, _: &mut Self::Row, _: usize) {}
+            unsafe fn enter(&self, _: &mut Self::Row, _: usize) {}
             #[inline(always)]
             unsafe fn weights(&self, row: &Self::Row, vector: usize) -> __m512 {
                 // SAFETY: the caller keeps `vector` in the row, and the features are enabled.

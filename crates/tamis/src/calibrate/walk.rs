@@ -29,7 +29,7 @@ use crate::units::Alpha;
 const ROWS: usize = 2048;
 
 /// One query in so many is asked what it attends to: enough to find the tokens that everybody
-/// reads, for a tenth of the attention's time.
+/// reads. With the second Gram matrix it costs 8 % of a run.
 const ASKED: usize = 8;
 
 /// All calibration windows, standing before some block.

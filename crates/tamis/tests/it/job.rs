@@ -218,6 +218,7 @@ fn on_smollm2_every_step_up_in_method_lowers_the_divergence() {
     let folder = tempfile::tempdir().unwrap();
     let base = ortho_beats_its_base_and_the_largest_residuals(&bench, "int4-ortho", folder.path());
     let rtn = bench.divergence(&bench.compress("rtn4", folder.path()), Alpha::ONE);
+    // 0.69 is what was seen; with unweighted value layers and grid fits by 1 / U_jj^2 it was above 1.
     assert!(base < 0.8 * rtn, "GPTQ {base} clearly beats rounding {rtn}");
 }
 

@@ -51,17 +51,10 @@ const fn shift_pattern(bits: usize) -> [i32; 16] {
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
 fn by_table<const BITS: usize>(row: PackedRow<'_>, out: &mut [f32]) {
-    let (pick, shift) = const { (byte_pattern(BITS), shift_pattern(BITS)) };
-    // SAFETY: both arrays are 64 bytes.
-    let (pick, shift) =
-        unsafe { (_mm512_loadu_si512(pick.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
-    let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    let code = _mm512_and_si512(lanes, _mm512_set1_epi32((1 << BITS) - 1));
+    let (places, codes) = (places::<BITS>(), all_codes(BITS));
     let mut bytes = row.bytes();
     for (group, out) in out.chunks_mut(row.group).enumerate() {
-        let (scale, zero) = grid(&row, group);
-        let steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(code, _mm512_set1_epi32(zero)));
-        let table = _mm512_mul_ps(_mm512_set1_ps(scale), steps);
+        let table = weights_of(codes, broadcast(grid(&row, group)));
         // Steps whose eight bytes lie in the matrix: all but the very last few.
         let safe = (bytes.len().saturating_sub(8) / (2 * BITS)).min(out.len() / 16);
         let (whole, rest) = out.split_at_mut(16 * safe);
@@ -69,15 +62,12 @@ fn by_table<const BITS: usize>(row: PackedRow<'_>, out: &mut [f32]) {
             // SAFETY: `i < safe`, so eight bytes can be read; `out` has 16 values.
             unsafe {
                 let eight = bytes.as_ptr().add(i * 2 * BITS).cast::<i64>().read_unaligned();
-                let index = _mm512_srlv_epi32(_mm512_shuffle_epi8(_mm512_set1_epi64(eight), pick), shift);
-                _mm512_storeu_ps(out.as_mut_ptr(), _mm512_permutexvar_ps(index, table));
+                _mm512_storeu_ps(out.as_mut_ptr(), look_up(eight, places, table));
             }
         }
         bytes = &bytes[safe * 2 * BITS..];
         for out in rest.chunks_mut(16) {
-            let eight = _mm512_set1_epi64(eight_bytes(bytes));
-            let index = _mm512_srlv_epi32(_mm512_shuffle_epi8(eight, pick), shift);
-            store(out, _mm512_permutexvar_ps(index, table));
+            store(out, look_up(eight_bytes(bytes), places, table));
             bytes = bytes.get(2 * BITS..).unwrap_or_default();
         }
     }
@@ -87,12 +77,8 @@ fn by_table<const BITS: usize>(row: PackedRow<'_>, out: &mut [f32]) {
 fn by_arithmetic(row: PackedRow<'_>, out: &mut [f32]) {
     let mut bytes = row.bytes();
     for (group, out) in out.chunks_mut(row.group).enumerate() {
-        let (scale, zero) = grid(&row, group);
-        let (scales, zeros) = (_mm512_set1_ps(scale), _mm512_set1_epi32(zero));
-        let weights = |codes: __m128i| {
-            let steps = _mm512_sub_epi32(_mm512_cvtepu8_epi32(codes), zeros);
-            _mm512_mul_ps(scales, _mm512_cvtepi32_ps(steps))
-        };
+        let grid = broadcast(grid(&row, group));
+        let weights = |codes: __m128i| weights_of(_mm512_cvtepu8_epi32(codes), grid);
         let (now, later) = bytes.split_at(out.len());
         let (mut codes, mut outs) = (now.chunks_exact(16), out.chunks_exact_mut(16));
         for (codes, out) in codes.by_ref().zip(outs.by_ref()) {
@@ -130,13 +116,50 @@ fn store(out: &mut [f32], value: __m512) {
     unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, value) };
 }
 
+/// For each lane: which bytes hold its code, and how far it is shifted within them.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn places<const BITS: usize>() -> [__m512i; 2] {
+    let (pick, shift) = const { (byte_pattern(BITS), shift_pattern(BITS)) };
+    // SAFETY: both arrays are 64 bytes.
+    unsafe { [_mm512_loadu_si512(pick.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())] }
+}
+
+/// All codes of up to 4 bits, again and again up to 16 lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn all_codes(bits: usize) -> __m512i {
+    let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    _mm512_and_si512(lanes, _mm512_set1_epi32((1 << bits) - 1))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn broadcast((scale, zero): (f32, i32)) -> (__m512, __m512i) {
+    (_mm512_set1_ps(scale), _mm512_set1_epi32(zero))
+}
+
+/// `scale * (code - zero)`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn weights_of(codes: __m512i, (scale, zero): (__m512, __m512i)) -> __m512 {
+    _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_sub_epi32(codes, zero)))
+}
+
+/// The weights in `table` of the 16 codes that start eight bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn look_up(eight: i64, [pick, shift]: [__m512i; 2], table: __m512) -> __m512 {
+    let index = _mm512_srlv_epi32(_mm512_shuffle_epi8(_mm512_set1_epi64(eight), pick), shift);
+    _mm512_permutexvar_ps(index, table)
+}
+
 /// Rows of up to 4 bits as vectors; the table of a group lies in a register.
 #[derive(Clone, Copy)]
 pub(in crate::pack) struct Tables<'a, const BITS: usize, R: Fn(usize) -> PackedRow<'a> + Copy> {
     rows: R,
     group: usize,
-    pick: __m512i,
-    shift: __m512i,
+    places: [__m512i; 2],
     codes: __m512i,
 }
 
@@ -151,49 +174,31 @@ impl<'a, const BITS: usize, R: Fn(usize) -> PackedRow<'a> + Copy> Tables<'a, BIT
     /// `group` is in vectors. Every row must have eight readable bytes at each of its vectors.
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
     pub(in crate::pack) fn new(group: usize, rows: R) -> Self {
-        let (pick, shift) = const { (byte_pattern(BITS), shift_pattern(BITS)) };
-        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        // SAFETY: both arrays are 64 bytes.
-        unsafe {
-            Self {
-                rows,
-                group,
-                pick: _mm512_loadu_si512(pick.as_ptr().cast()),
-                shift: _mm512_loadu_si512(shift.as_ptr().cast()),
-                codes: _mm512_and_si512(lanes, _mm512_set1_epi32((1 << BITS) - 1)),
-            }
-        }
+        Self { rows, group, places: places::<BITS>(), codes: all_codes(BITS) }
     }
 }
 
-// SAFETY: only `enter` and `weights` need AVX-512, and say so.
-unsafe impl<'a, const BITS: usize, R: Fn(usize) -> PackedRow<'a> + Copy> Vectors for Tables<'a, BITS, R> {
+impl<'a, const BITS: usize, R: Fn(usize) -> PackedRow<'a> + Copy> Vectors for Tables<'a, BITS, R> {
     type Row = TableRow<'a>;
     fn group(&self) -> usize {
         self.group
     }
     #[inline(always)]
-    fn row(&self, row: usize) -> TableRow<'a> {
+    unsafe fn row(&self, row: usize) -> TableRow<'a> {
         // SAFETY: the caller's features.
         TableRow { packed: (self.rows)(row), table: unsafe { _mm512_setzero_ps() } }
     }
     #[inline(always)]
-    fn enter(&self, row: &mut TableRow<'a>, group: usize) {
+    unsafe fn enter(&self, row: &mut TableRow<'a>, group: usize) {
         // SAFETY: the caller's features.
-        unsafe {
-            let (scale, zero) = grid(&row.packed, group);
-            let steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(self.codes, _mm512_set1_epi32(zero)));
-            row.table = _mm512_mul_ps(_mm512_set1_ps(scale), steps);
-        }
+        row.table = unsafe { weights_of(self.codes, broadcast(grid(&row.packed, group))) };
     }
     #[inline(always)]
     unsafe fn weights(&self, row: &TableRow<'a>, vector: usize) -> __m512 {
         // SAFETY: the constructor's promise: eight bytes can be read at every vector.
         unsafe {
             let eight = row.packed.words.as_ptr().cast::<u8>().add(vector * 2 * BITS).cast::<i64>();
-            let eight = _mm512_set1_epi64(eight.read_unaligned());
-            let index = _mm512_srlv_epi32(_mm512_shuffle_epi8(eight, self.pick), self.shift);
-            _mm512_permutexvar_ps(index, row.table)
+            look_up(eight.read_unaligned(), self.places, row.table)
         }
     }
 }
@@ -210,37 +215,30 @@ pub(in crate::pack) struct Bytes<R> {
 #[derive(Clone, Copy)]
 pub(in crate::pack) struct ByteRow<'a> {
     packed: PackedRow<'a>,
-    scale: __m512,
-    zero: __m512i,
+    grid: (__m512, __m512i),
 }
 
-// SAFETY: as above.
-unsafe impl<'a, R: Fn(usize) -> PackedRow<'a> + Copy> Vectors for Bytes<R> {
+impl<'a, R: Fn(usize) -> PackedRow<'a> + Copy> Vectors for Bytes<R> {
     type Row = ByteRow<'a>;
     fn group(&self) -> usize {
         self.group
     }
     #[inline(always)]
-    fn row(&self, row: usize) -> ByteRow<'a> {
+    unsafe fn row(&self, row: usize) -> ByteRow<'a> {
         // SAFETY: the caller's features.
-        let (scale, zero) = unsafe { (_mm512_setzero_ps(), _mm512_setzero_si512()) };
-        ByteRow { packed: (self.rows)(row), scale, zero }
+        ByteRow { packed: (self.rows)(row), grid: unsafe { broadcast((0.0, 0)) } }
     }
     #[inline(always)]
-    fn enter(&self, row: &mut ByteRow<'a>, group: usize) {
+    unsafe fn enter(&self, row: &mut ByteRow<'a>, group: usize) {
         // SAFETY: the caller's features.
-        unsafe {
-            let (scale, zero) = grid(&row.packed, group);
-            (row.scale, row.zero) = (_mm512_set1_ps(scale), _mm512_set1_epi32(zero));
-        }
+        row.grid = unsafe { broadcast(grid(&row.packed, group)) };
     }
     #[inline(always)]
     unsafe fn weights(&self, row: &ByteRow<'a>, vector: usize) -> __m512 {
         // SAFETY: a vector is 16 bytes of the row.
         unsafe {
             let codes = _mm_loadu_si128(row.packed.words.as_ptr().cast::<u8>().add(vector * 16).cast());
-            let steps = _mm512_sub_epi32(_mm512_cvtepu8_epi32(codes), row.zero);
-            _mm512_mul_ps(row.scale, _mm512_cvtepi32_ps(steps))
+            weights_of(_mm512_cvtepu8_epi32(codes), row.grid)
         }
     }
 }
