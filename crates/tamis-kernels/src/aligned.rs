@@ -17,8 +17,14 @@ pub(crate) struct Line([u8; LINE]);
 pub(crate) unsafe trait Plain: Copy + Send + Sync {}
 // SAFETY: 4 bytes, all patterns valid.
 unsafe impl Plain for f32 {}
+// SAFETY: 4 bytes, all patterns valid.
+unsafe impl Plain for i32 {}
 // SAFETY: 2 bytes, all patterns valid.
 unsafe impl Plain for u16 {}
+// SAFETY: 1 byte, all patterns valid.
+unsafe impl Plain for u8 {}
+// SAFETY: 1 byte, all patterns valid.
+unsafe impl Plain for i8 {}
 
 /// Lines seen as numbers.
 pub(crate) fn numbers<T: Plain>(lines: &[Line]) -> &[T] {

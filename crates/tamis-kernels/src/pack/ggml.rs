@@ -149,6 +149,26 @@ impl GgmlMatrix {
     pub fn data(&self) -> &[u8] {
         &self.data
     }
+    /// The `index`-th f16 field of a block of a row.
+    pub(super) fn block_half(&self, row: usize, block: usize, index: usize) -> f16 {
+        let Layout { bytes, floats, .. } = self.kind.layout();
+        half_at(&self.data[row * self.row_bytes + block * bytes..], floats[index])
+    }
+    /// Writes the codes of a row of one of the plain types, `[cols]`; the signed codes of Q8_0
+    /// plus 128.
+    pub(super) fn codes_of_row(&self, row: usize, out: &mut [u8]) {
+        let row = &self.data[row * self.row_bytes..][..self.row_bytes];
+        for (block, out) in row.chunks_exact(self.kind.block_bytes()).zip(out.chunks_exact_mut(32)) {
+            match self.kind {
+                GgmlType::Q4_0 => halves_of(part(block, 2), 0, out),
+                GgmlType::Q4_1 => halves_of(part(block, 4), 0, out),
+                GgmlType::Q5_0 => halves_of(part(block, 6), u32::from_le_bytes(*part(block, 2)), out),
+                GgmlType::Q5_1 => halves_of(part(block, 8), u32::from_le_bytes(*part(block, 4)), out),
+                GgmlType::Q8_0 => out.iter_mut().zip(&block[2..]).for_each(|(out, code)| *out = code ^ 128),
+                _ => panic!("{} has no single code a weight", self.kind.name()),
+            }
+        }
+    }
     /// Bytes of all blocks.
     pub fn bytes(&self) -> usize {
         self.data.len()
@@ -185,6 +205,14 @@ pub(super) fn half_at(block: &[u8], at: usize) -> f16 {
 /// The `N` bytes of a block from `at` on.
 pub(super) fn part<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
     block[at..].first_chunk().expect("a block is longer than its parts")
+}
+
+/// The 32 codes of a block of 4 or 5 bits; bit j of `fifth` is the highest of weight j.
+fn halves_of(codes: &[u8; 16], fifth: u32, out: &mut [u8]) {
+    for j in 0..16 {
+        out[j] = codes[j] & 15 | (fifth >> j << 4 & 16) as u8;
+        out[j + 16] = codes[j] >> 4 | (fifth >> (j + 16) << 4 & 16) as u8;
+    }
 }
 
 // Byte j of `codes` holds weight j in its low half and weight j + 16 in its high half.

@@ -151,6 +151,17 @@ impl PackedMatrix {
         end.min(safe)
     }
 
+    /// Writes the codes of a row, `[cols]`.
+    pub(super) fn codes_of_row(&self, row: usize, out: &mut [u8]) {
+        let words = &self.words[row * packed_words(self.cols, self.bits)..];
+        match self.bits {
+            2 => unpack_codes::<2>(words, out),
+            3 => unpack_codes::<3>(words, out),
+            4 => unpack_codes::<4>(words, out),
+            _ => unpack_codes::<8>(words, out),
+        }
+    }
+
     /// Code of one weight.
     pub fn code(&self, row: usize, col: usize) -> u8 {
         let words = &self.words[row * packed_words(self.cols, self.bits)..];
@@ -159,6 +170,22 @@ impl PackedMatrix {
         let straddles = bit % 32 + self.bits as usize > 32;
         let high = if straddles { u64::from(words[bit / 32 + 1]) << (32 - bit % 32) } else { 0 };
         ((low | high) & ((1 << self.bits) - 1)) as u8
+    }
+}
+
+/// 32 codes are exactly `BITS` words, so all shifts are known to the compiler.
+fn unpack_codes<const BITS: usize>(words: &[u32], out: &mut [u8]) {
+    for (words, out) in words.chunks(BITS).zip(out.chunks_mut(32)) {
+        let mut padded = [0u32; BITS];
+        padded[..words.len()].copy_from_slice(words);
+        let mut codes = [0u8; 32];
+        for i in 0..32 {
+            let (word, shift) = (i * BITS / 32, i * BITS % 32);
+            let low = padded[word] >> shift;
+            let high = if shift + BITS > 32 { padded[word + 1] << (32 - shift) } else { 0 };
+            codes[i] = ((low | high) & ((1 << BITS) - 1)) as u8;
+        }
+        out.copy_from_slice(&codes[..out.len()]);
     }
 }
 

@@ -11,12 +11,14 @@ mod ggml_k;
 mod integers;
 mod sieved;
 mod sparse;
+pub(crate) mod tiles;
 
 pub use dense::{DenseF32, DenseHalf, F32Rows, HalfData};
 pub use ggml::{GgmlMatrix, GgmlType};
 pub use integers::{PackedMatrix, packed_words};
 pub use sieved::SievedRows;
 pub use sparse::SparseRows;
+pub use tiles::TileMatrix;
 
 use std::ops::Range;
 
