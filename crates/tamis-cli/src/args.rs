@@ -51,6 +51,24 @@ pub(crate) struct Shared {
     pub(crate) quiet: bool,
 }
 
+/// How a model is run.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Running {
+    /// Rounding of activations: int8 is fast, f32 is exact
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<PrecisionName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionName {
+    /// None: f32 throughout
+    F32,
+    /// bf16 in matrix products
+    Bf16,
+    /// int8 where weights are integers, in blocks with a scale each; bf16 elsewhere
+    Int8,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -141,6 +159,8 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "MODEL")]
     pub(crate) baseline: Option<String>,
     #[command(flatten)]
+    pub(crate) running: Running,
+    #[command(flatten)]
     pub(crate) shared: Shared,
 }
 
@@ -204,6 +224,8 @@ pub(crate) struct Generate {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     #[command(flatten)]
+    pub(crate) running: Running,
+    #[command(flatten)]
     pub(crate) shared: Shared,
 }
 
@@ -217,6 +239,8 @@ pub(crate) struct Chat {
     pub(crate) system: Option<String>,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) running: Running,
     #[command(flatten)]
     pub(crate) shared: Shared,
 }

@@ -8,6 +8,19 @@ use tamis::load::{Checkpoint, Tokenizer};
 use tamis::model::{Decoder, Engine};
 use tamis::ops::{Cpu, Isa, Precision, default_threads};
 
+use crate::args::{PrecisionName, Running};
+
+impl Running {
+    /// The precision asked for, or the command's own.
+    pub(crate) fn or(self, usual: Precision) -> Precision {
+        self.precision.map_or(usual, |name| match name {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Bf16 => Precision::Bf16,
+            PrecisionName::Int8 => Precision::Int8,
+        })
+    }
+}
+
 /// A loaded model.
 pub(crate) struct Opened {
     pub(crate) checkpoint: Checkpoint,
@@ -30,7 +43,7 @@ impl Opened {
     pub(crate) fn load(spec: &str, ops: Arc<Cpu>) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(spec)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let engine = Engine::new(Decoder::load(&checkpoint)?, ops);
+        let engine = Engine::new(Decoder::load(&checkpoint, &*ops)?, ops);
         Ok(Self { checkpoint, tokenizer, engine })
     }
 }

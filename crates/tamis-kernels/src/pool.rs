@@ -5,10 +5,11 @@
 //! so a worker without work first spins for a moment and only then sleeps.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ use std::time::{Duration, Instant};
 use crate::isa::Isa;
 
 /// How long an idle thread looks for work before it sleeps: longer than the serial
-/// code between two ops of a step, shorter than a scheduler tick.
-const SPIN: Duration = Duration::from_micros(40);
+/// code between two ops of a step, and than the choice of a token between two steps.
+const SPIN: Duration = Duration::from_micros(200);
 
 /// What an op runs on: an instruction set and a pool.
 #[derive(Debug)]
@@ -48,39 +49,44 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
+/// The job of the moment, and who sleeps. Nothing is allocated and no lock is taken for
+/// a run whose threads are awake.
+#[derive(Default)]
 struct Shared {
-    /// Counts posted jobs; a worker spins on it without taking the lock.
+    /// Odd while a job is open; each run adds two.
     epoch: AtomicU64,
-    post: Mutex<Post>,
+    job: Job,
+    /// Workers that may look at the job.
+    inside: AtomicUsize,
+    stop: AtomicBool,
+    /// Workers that wait for `posted`.
+    sleepers: AtomicUsize,
+    /// Whether the caller waits for `finished`.
+    waited_for: AtomicBool,
+    lock: Mutex<()>,
     posted: Condvar,
     finished: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct Post {
-    job: Option<Arc<Job>>,
-    stop: bool,
-}
-
 /// One `run`: the closure behind a raw pointer, and who has done what.
+#[derive(Default)]
 struct Job {
-    /// Valid until `left` is 0; `run` does not return before.
-    task: *const (dyn Fn(usize) + Sync),
-    tasks: usize,
+    /// Written while the epoch is even and nobody is inside; read while it is odd, inside.
+    task: UnsafeCell<Option<*const (dyn Fn(usize) + Sync)>>,
+    tasks: AtomicUsize,
     next: AtomicUsize,
     left: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: the closure behind `task` is `Sync`, and all other fields are.
+// SAFETY: the closure behind `task` is `Sync`, and the field says who touches it when.
 unsafe impl Send for Job {}
 // SAFETY: as above.
 unsafe impl Sync for Job {}
 
-impl std::fmt::Debug for Job {
+impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("tasks", &self.tasks).finish_non_exhaustive()
+        f.debug_struct("Shared").field("epoch", &self.epoch).finish_non_exhaustive()
     }
 }
 
@@ -111,19 +117,24 @@ fn spin_until(ready: impl Fn() -> bool) -> bool {
 
 impl Job {
     /// Takes tasks until none is left; true if this thread finished the last one.
-    fn work(&self) -> bool {
+    ///
+    /// # Safety
+    /// The job is open, and does not close before this returns or `left` is 0.
+    unsafe fn work(&self) -> bool {
+        let tasks = self.tasks.load(Relaxed);
         let mut last = false;
         loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.tasks {
+            let index = self.next.fetch_add(1, Relaxed);
+            if index >= tasks {
                 return last;
             }
-            // SAFETY: a task was taken, so `left > 0` and `run` still holds the closure.
-            let task = unsafe { &*self.task };
+            // SAFETY: the job is open, so nobody writes the field; a task was taken, so
+            // `left > 0` and `run` still holds the closure.
+            let task = unsafe { &*(*self.task.get()).expect("an open job has a task") };
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(index))) {
                 lock(&self.panic).get_or_insert(payload);
             }
-            last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
+            last = self.left.fetch_sub(1, SeqCst) == 1;
         }
     }
 }
@@ -132,23 +143,66 @@ impl Shared {
     fn serve(&self) {
         INSIDE.set(true);
         let mut seen = 0;
-        loop {
-            spin_until(|| self.epoch.load(Ordering::Acquire) != seen);
-            let mut post = lock(&self.post);
-            while !post.stop && self.epoch.load(Ordering::Acquire) == seen {
-                post = self.posted.wait(post).unwrap_or_else(PoisonError::into_inner);
+        while !self.stop.load(Acquire) {
+            let news = || self.epoch.load(SeqCst) != seen || self.stop.load(Acquire);
+            if !spin_until(news) {
+                let mut guard = lock(&self.lock);
+                self.sleepers.fetch_add(1, SeqCst);
+                while !news() {
+                    guard = self.posted.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                }
+                self.sleepers.fetch_sub(1, SeqCst);
             }
-            if post.stop {
-                return;
-            }
-            seen = self.epoch.load(Ordering::Acquire);
-            let job = post.job.clone();
-            drop(post);
-            if job.is_some_and(|job| job.work()) {
+            // First inside, then the second look: a caller closes first and then waits for those
+            // inside, so either it waits for this thread or this thread sees the job closed.
+            self.inside.fetch_add(1, SeqCst);
+            seen = self.epoch.load(SeqCst);
+            // SAFETY: an odd epoch was seen from inside.
+            if seen % 2 == 1 && unsafe { self.job.work() } && self.waited_for.load(SeqCst) {
                 // Taking the lock orders this after the caller's check of `left`.
-                drop(lock(&self.post));
+                drop(lock(&self.lock));
                 self.finished.notify_all();
             }
+            self.inside.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// Opens a job; wakes who sleeps.
+    ///
+    /// # Safety
+    /// No job is open, and `task` lives until `close` returns.
+    unsafe fn open(&self, tasks: usize, task: *const (dyn Fn(usize) + Sync)) {
+        // SAFETY: no job is open and nobody is inside: `close` has waited for that.
+        unsafe { *self.job.task.get() = Some(task) };
+        self.job.tasks.store(tasks, Relaxed);
+        self.job.next.store(0, Relaxed);
+        self.job.left.store(tasks, Relaxed);
+        self.epoch.fetch_add(1, SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if self.sleepers.load(SeqCst) > 0 {
+            drop(lock(&self.lock));
+            self.posted.notify_all();
+        }
+    }
+
+    /// Waits for the last task, and until nobody looks at the job any more.
+    fn close(&self) {
+        let done = || self.job.left.load(SeqCst) == 0;
+        if !spin_until(done) {
+            let mut guard = lock(&self.lock);
+            self.waited_for.store(true, SeqCst);
+            while !done() {
+                guard = self.finished.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.waited_for.store(false, SeqCst);
+        }
+        self.epoch.fetch_add(1, SeqCst);
+        // Nothing is left to do inside but to leave; only a thread that was stopped takes long.
+        while !spin_until(|| self.inside.load(SeqCst) == 0) {
+            std::thread::yield_now();
         }
     }
 }
@@ -181,30 +235,17 @@ impl Pool {
         if guard.is_none() {
             return (0..tasks).for_each(task);
         }
-        // SAFETY: only the lifetime is erased; `run` waits below until `left` is 0,
-        // and no thread follows the pointer after that.
+        // SAFETY: only the lifetime is erased; `close` below waits until nobody uses it.
         let task: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
-        let (next, left) = (AtomicUsize::new(0), AtomicUsize::new(tasks));
-        let job = Arc::new(Job { task, tasks, next, left, panic: Mutex::new(None) });
-        {
-            let mut post = lock(&self.shared.post);
-            post.job = Some(Arc::clone(&job));
-            self.shared.epoch.fetch_add(1, Ordering::Release);
-        }
-        self.shared.posted.notify_all();
+        // SAFETY: `running` is held, so no other job is open.
+        unsafe { self.shared.open(tasks, task) };
         INSIDE.set(true);
-        job.work();
+        // SAFETY: the job is open until `close`.
+        unsafe { self.shared.job.work() };
         INSIDE.set(false);
-        let done = || job.left.load(Ordering::Acquire) == 0;
-        if !spin_until(done) {
-            let mut post = lock(&self.shared.post);
-            while !done() {
-                post = self.shared.finished.wait(post).unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-        lock(&self.shared.post).job = None;
+        self.shared.close();
+        let panic = lock(&self.shared.job.panic).take();
         drop(guard);
-        let panic = lock(&job.panic).take();
         if let Some(payload) = panic {
             resume_unwind(payload);
         }
@@ -225,9 +266,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        lock(&self.shared.post).stop = true;
-        self.shared.epoch.fetch_add(1, Ordering::Release);
-        self.shared.posted.notify_all();
+        self.shared.stop.store(true, SeqCst);
+        self.shared.wake();
         for worker in self.workers.drain(..) {
             // A worker catches the panics of its tasks, so there is nothing to report.
             let _ = worker.join();
@@ -283,7 +323,7 @@ mod tests {
         for _ in 0..200 {
             pool.run(5, &|_| {
                 pool.run(4, &|_| {
-                    total.fetch_add(1, Ordering::Relaxed);
+                    total.fetch_add(1, Relaxed);
                 })
             });
         }
@@ -306,7 +346,7 @@ mod tests {
             for _ in 0..3 {
                 s.spawn(|| {
                     pool.run(100, &|_| {
-                        total.fetch_add(1, Ordering::Relaxed);
+                        total.fetch_add(1, Relaxed);
                     })
                 });
             }

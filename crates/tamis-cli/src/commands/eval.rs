@@ -22,7 +22,7 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
     let started = Instant::now();
     let alphas = args.alpha.iter().map(|a| Alpha::new(*a)).collect::<Result<Vec<_>, _>>()?;
     let text = read_text(&args.perplexity)?;
-    let ops = kernels(args.shared.threads, Precision::F32)?;
+    let ops = kernels(args.shared.threads, args.running.or(Precision::F32))?;
     let model = Opened::load(&args.model, ops.clone())?;
     let baseline = args.baseline.as_ref().map(|spec| Opened::load(spec, ops)).transpose()?;
     if let Some(baseline) = &baseline {

@@ -18,7 +18,7 @@ use crate::terminal::{human_bytes, peak_memory};
 /// `tamis generate`.
 pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
     let mut sampler = sampler(&args.sampling)?;
-    let model = Opened::load(&args.model, kernels(args.shared.threads, Precision::F32)?)?;
+    let model = Opened::load(&args.model, kernels(args.shared.threads, args.running.or(Precision::Int8))?)?;
     let prompt = prompt(args, &model)?;
     let options = options(&args.sampling, &model)?;
     let mut session = Session::new(&model.engine);

@@ -7,8 +7,8 @@ use half::{bf16, f16};
 use super::dots::{Bf16, F16, dots};
 use super::{PackError, RowSource};
 
-/// A dense f32 matrix `[rows = out, cols = in]`, row-major.
-#[derive(Debug, Clone, PartialEq)]
+/// A dense f32 matrix `[rows = out, cols = in]`, row-major; by default of no rows.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct DenseF32 {
     cols: usize,
     data: Vec<f32>,

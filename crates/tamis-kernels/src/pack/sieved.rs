@@ -3,13 +3,13 @@
 //! A product with it is the sum of two products: the base's, by the base's own kernel, and
 //! the stream's. At alpha = 0 callers use the base itself: same bytes, same kernel.
 
-use super::{PackedMatrix, RowSource, SparseRows};
+use super::{RowSource, SparseRows};
 
 /// A view of a base and its ortho stream at one alpha.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct SievedRows<'a> {
     /// Quantised base.
-    pub base: &'a PackedMatrix,
+    pub base: &'a dyn RowSource,
     /// Residual stream of the same shape.
     pub ortho: &'a SparseRows,
     /// Share of the stream that is added.

@@ -13,7 +13,7 @@ use tamis_kernels::pack::{
 
 use super::container::{Container, Dtype, Slot};
 use super::digest::sha256;
-use super::entry::{Encoding, Stored, TensorEntry, Vector, no_ggml};
+use super::entry::{Encoding, Stored, TensorEntry, Vector, no_ggml, no_tiles};
 use crate::error::{Error, Kind, Result};
 use crate::model::Weight;
 
@@ -69,6 +69,7 @@ pub(super) fn encode(name: &str, stored: &Stored) -> Result<(TensorEntry, Payloa
         Stored::Matrix(Weight::Half(w)) => vec![half_bytes(w.data())],
         Stored::Matrix(Weight::Packed(base)) => base_bytes(base),
         Stored::Matrix(Weight::Ggml(_)) => return Err(no_ggml().tensor(name)),
+        Stored::Matrix(Weight::Tiled { .. }) => return Err(no_tiles().tensor(name)),
         Stored::Matrix(Weight::Sieved { base, ortho }) => {
             let stream = [to_bytes(ortho.starts()), to_bytes(ortho.columns()), to_bytes(ortho.values())];
             base_bytes(base).into_iter().chain(stream).collect()

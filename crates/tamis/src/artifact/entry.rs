@@ -118,6 +118,7 @@ impl Stored {
             Self::Vector(Vector::Half(data)) => half(data),
             Self::Matrix(Weight::Half(w)) => half(w.data()),
             Self::Matrix(Weight::Ggml(_)) => return Err(no_ggml()),
+            Self::Matrix(Weight::Tiled { .. }) => return Err(no_tiles()),
             Self::Matrix(Weight::Packed(base)) => Encoding::of(base, None)?,
             Self::Matrix(Weight::Sieved { base, ortho }) => {
                 if (ortho.rows(), ortho.cols()) != (base.rows(), base.cols()) {
@@ -130,6 +131,10 @@ impl Stored {
 }
 
 /// GGUF's own blocks have no place in a Hugging Face folder.
+pub(super) fn no_tiles() -> Error {
+    Error::usage("weights prepared for running cannot be stored").next("store the weights as they were read")
+}
+
 pub(super) fn no_ggml() -> Error {
     Error::usage("a tensor in GGUF blocks cannot be stored as it is").next("convert it to 16 or 8 bits first")
 }

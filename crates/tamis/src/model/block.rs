@@ -118,6 +118,15 @@ impl Block {
         })
     }
 
+    /// Puts all linear layers into the form that `ops` multiplies fastest.
+    pub fn prepare(&mut self, ops: &dyn Ops) {
+        for role in Role::ALL {
+            if let Some(linear) = self.linear_mut(role) {
+                linear.prepare(ops);
+            }
+        }
+    }
+
     /// The linear layer of a role; a model without a gate has none there.
     pub fn linear(&self, role: Role) -> Option<&Linear> {
         match role {
@@ -172,7 +181,7 @@ impl Block {
     ) -> Vec<f32> {
         let config = pass.config;
         let rotation = pass.rotations.get(self.layer.rope);
-        let k = self.heads(pass, (&self.k, self.k_norm.as_ref()), h, rotation);
+        let k = heads(pass, apply(pass, &self.k, h), self.k_norm.as_ref(), rotation);
         let kv_width = config.kv_heads * config.head_dim;
         let m = h.len() / config.hidden;
         let mut out = vec![0.0; m];
@@ -184,7 +193,7 @@ impl Block {
             let asked = (rows.start + first..rows.end).step_by(step);
             let h = pick_rows(h, config.hidden, asked.clone());
             let angles = rotation.map(|r| r.pick(asked.clone(), m));
-            let q = self.heads(pass, (&self.q, self.q_norm.as_ref()), &h, angles.as_ref());
+            let q = heads(pass, apply(pass, &self.q, &h), self.q_norm.as_ref(), angles.as_ref());
             let k = &k[rows.start * kv_width..rows.end * kv_width];
             // Nobody looks at the values; the keys stand in for them.
             span.cache.append(k, k).expect(ROOM);
@@ -200,9 +209,10 @@ impl Block {
     pub fn attention_mix(&self, pass: Pass<'_>, h: &[f32], spans: &mut [Span<'_>]) -> Vec<f32> {
         let config = pass.config;
         let rotation = pass.rotations.get(self.layer.rope);
-        let q = self.heads(pass, (&self.q, self.q_norm.as_ref()), h, rotation);
-        let k = self.heads(pass, (&self.k, self.k_norm.as_ref()), h, rotation);
-        let v = apply(pass, &self.v, h);
+        let [q, k, v] =
+            pass.ops.linears(h, &[&self.q, &self.k, &self.v], pass.alpha).try_into().expect("three");
+        let q = heads(pass, q, self.q_norm.as_ref(), rotation);
+        let k = heads(pass, k, self.k_norm.as_ref(), rotation);
         let params = self.attention(config);
         let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let mut mixed = vec![0.0; q.len()];
@@ -216,24 +226,6 @@ impl Block {
             pass.ops.attend(&q[q_rows.clone()], start, span.cache, &params, &mut mixed[q_rows]);
         }
         mixed
-    }
-
-    /// Queries or keys, normed and rotated, `[m, heads of the linear * head_dim]`.
-    fn heads(
-        &self,
-        pass: Pass<'_>,
-        (linear, norm): (&Linear, Option<&NormWeights>),
-        h: &[f32],
-        rotation: Option<&Rotation>,
-    ) -> Vec<f32> {
-        let mut x = apply(pass, linear, h);
-        if let Some(norm) = norm {
-            x = normed(pass, norm, &x);
-        }
-        if let Some(Rotation { cos, sin }) = rotation {
-            pass.ops.rotate(&mut x, pass.config.head_dim, cos, sin);
-        }
-        x
     }
 
     fn attention(&self, config: &Config) -> AttentionParams {
@@ -260,10 +252,12 @@ impl Block {
 
     /// What down sees, `[m, intermediate]`.
     pub fn mlp_mix(&self, pass: Pass<'_>, h: &[f32]) -> Vec<f32> {
-        let up = apply(pass, &self.up, h);
         let (mut x, up) = match &self.gate {
-            Some(gate) => (apply(pass, gate, h), Some(up)),
-            None => (up, None),
+            Some(gate) => {
+                let [x, up] = pass.ops.linears(h, &[gate, &self.up], pass.alpha).try_into().expect("two");
+                (x, Some(up))
+            }
+            None => (apply(pass, &self.up, h), None),
         };
         pass.ops.activate(pass.config.activation, &mut x, up.as_deref());
         x
@@ -274,6 +268,22 @@ impl Block {
         let branch = apply(pass, &self.down, mixed);
         sublayer_output(pass, branch, (&self.mlp_norm, self.post_mlp_norm.as_ref()), x);
     }
+}
+
+/// Queries or keys, normed and rotated, `[m, heads * head_dim]`.
+fn heads(
+    pass: Pass<'_>,
+    mut x: Vec<f32>,
+    norm: Option<&NormWeights>,
+    rotation: Option<&Rotation>,
+) -> Vec<f32> {
+    if let Some(norm) = norm {
+        x = normed(pass, norm, &x);
+    }
+    if let Some(Rotation { cos, sin }) = rotation {
+        pass.ops.rotate(&mut x, pass.config.head_dim, cos, sin);
+    }
+    x
 }
 
 fn apply(pass: Pass<'_>, linear: &Linear, x: &[f32]) -> Vec<f32> {

@@ -93,6 +93,11 @@ impl Stem {
         Ok(Self { embedding: Arc::new(embedding), positions, project_in })
     }
 
+    /// An embedding that is also the head is multiplied with.
+    fn prepare_embedding(&mut self, ops: &dyn Ops) {
+        Arc::make_mut(&mut self.embedding).prepare(ops);
+    }
+
     /// Puts a matrix of the stem in place of the one that was read under the same name.
     pub fn replace(&mut self, config: &Config, tensor: &str, weight: Weight) {
         let names = config.architecture.family().names;
@@ -167,6 +172,10 @@ impl Crown {
         Ok(Self { final_norm, project_out, head })
     }
 
+    fn prepare_head(&mut self, ops: &dyn Ops) {
+        Arc::make_mut(&mut self.head).prepare(ops);
+    }
+
     /// Sets `logits` to the `[m, vocab]` logits of the last residual stream `x [m, hidden]`.
     pub fn logits(&self, pass: Pass<'_>, x: &[f32], logits: &mut Vec<f32>) {
         let rows = x.len() / pass.config.hidden;
@@ -188,13 +197,23 @@ impl Crown {
 }
 
 impl Decoder {
-    /// Reads the whole model.
-    pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
-        let stem = Stem::load(checkpoint)?;
-        let crown = Crown::load(checkpoint, &stem)?;
-        let blocks = (0..checkpoint.config().layers.len())
-            .map(|i| Block::load(checkpoint, i))
-            .collect::<Result<_>>()?;
+    /// Reads the whole model, in the form that `ops` multiplies fastest: a layer at a time, so
+    /// that no second copy of the weights is held.
+    pub fn load(checkpoint: &Checkpoint, ops: &dyn Ops) -> Result<Self> {
+        let mut stem = Stem::load(checkpoint)?;
+        if checkpoint.config().tied {
+            stem.prepare_embedding(ops);
+        }
+        let mut crown = Crown::load(checkpoint, &stem)?;
+        if !checkpoint.config().tied {
+            crown.prepare_head(ops);
+        }
+        let block = |index| {
+            let mut block = Block::load(checkpoint, index)?;
+            block.prepare(ops);
+            Ok(block)
+        };
+        let blocks = (0..checkpoint.config().layers.len()).map(block).collect::<Result<_>>()?;
         Ok(Self { config: checkpoint.config().clone(), stem, blocks, crown })
     }
 

@@ -1,7 +1,11 @@
 //! Weights as they are kept in memory, and the linear layer made of them.
 
-use tamis_kernels::pack::{DenseF32, DenseHalf, GgmlMatrix, PackedMatrix, RowSource, SievedRows, SparseRows};
+use tamis_kernels::Pool;
+use tamis_kernels::pack::{
+    DenseF32, DenseHalf, GgmlMatrix, PackedMatrix, RowSource, SievedRows, SparseRows, TileMatrix,
+};
 
+use crate::ops::Ops;
 use crate::units::Alpha;
 
 /// A matrix `[out, in]` in the form its file stores it.
@@ -21,6 +25,14 @@ pub enum Weight {
         base: PackedMatrix,
         /// The residual stream.
         ortho: SparseRows,
+    },
+    /// Integers of any of these kinds in the order of the kernels that round activations to
+    /// int8, and the ortho stream, if there is one. For running only: no file holds it.
+    Tiled {
+        /// The base.
+        base: TileMatrix,
+        /// The residual stream.
+        ortho: Option<SparseRows>,
     },
 }
 
@@ -42,6 +54,23 @@ impl Weight {
             Self::Packed(w) => f(w),
             Self::Sieved { base, .. } if alpha == Alpha::ZERO => f(base),
             Self::Sieved { base, ortho } => f(&SievedRows { base, ortho, alpha: alpha.get() }),
+            Self::Tiled { base, ortho: Some(ortho) } if alpha != Alpha::ZERO => {
+                f(&SievedRows { base, ortho, alpha: alpha.get() })
+            }
+            Self::Tiled { base, .. } => f(base),
+        }
+    }
+    /// Itself in the order of the int8 kernels, where these have a layout for it.
+    pub fn tiled(self, pool: &Pool) -> Self {
+        let (base, ortho) = match &self {
+            Self::Packed(w) => (TileMatrix::from_packed(pool, w), None),
+            Self::Ggml(w) => (TileMatrix::from_ggml(pool, w), None),
+            Self::Sieved { base, ortho } => (TileMatrix::from_packed(pool, base), Some(ortho)),
+            Self::F32(_) | Self::Half(_) | Self::Tiled { .. } => (None, None),
+        };
+        match base {
+            Some(base) => Self::Tiled { base, ortho: ortho.cloned() },
+            None => self,
         }
     }
     /// The whole matrix as f32 `[out, in]`.
@@ -60,6 +89,7 @@ impl Weight {
             Self::Ggml(w) => w.bytes(),
             Self::Packed(w) => w.bytes(),
             Self::Sieved { base, ortho } => base.bytes() + ortho.bytes(),
+            Self::Tiled { base, ortho } => base.bytes() + ortho.as_ref().map_or(0, SparseRows::bytes),
         }
     }
 }
@@ -71,6 +101,14 @@ pub struct Linear {
     pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// Puts the weight into the form that `ops` multiplies fastest.
+    pub fn prepare(&mut self, ops: &dyn Ops) {
+        let nothing = Weight::F32(DenseF32::default());
+        self.weight = ops.prepare(std::mem::replace(&mut self.weight, nothing));
+    }
 }
 
 /// Weights of a norm.

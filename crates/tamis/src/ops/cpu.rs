@@ -1,12 +1,14 @@
 //! The op set on the kernels: SIMD and all cores.
 
 use tamis_kernels::attention::{AttentionParams, KvLayer, attend, received};
-use tamis_kernels::linear::{Precision, linear};
+use tamis_kernels::linear::{self, linear};
+use tamis_kernels::pack::HalfData;
+use tamis_kernels::quantized::{self, Product};
 use tamis_kernels::{Isa, activation, gram, norm, rope};
 
-use super::Ops;
+use super::{Ops, Precision};
 use crate::model::config::{Activation, Norm};
-use crate::model::{Linear, NormWeights};
+use crate::model::{Linear, NormWeights, Weight};
 use crate::units::Alpha;
 
 /// Kernels on the best instruction set of this machine and a fixed set of threads.
@@ -17,19 +19,67 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// `precision` is that of the matrix products: f32, or bf16 inputs with f32 sums.
+    /// `precision` is that of the matrix products.
     pub fn new(isa: Isa, threads: usize, precision: Precision) -> Self {
         Self { kernels: tamis_kernels::Cpu::new(isa, threads), precision }
+    }
+
+    /// The product with weights that are not tiled.
+    fn multiply(&self, x: &[f32], layer: &Linear, alpha: Alpha, y: &mut [f32]) {
+        let rounding = self.rounding(&layer.weight);
+        layer.weight.with_rows(alpha, |w| linear(&self.kernels, x, w, rounding, y));
+    }
+
+    /// Rounding of the operands of a product that no integer kernel takes.
+    fn rounding(&self, weight: &Weight) -> linear::Precision {
+        match (self.precision, weight) {
+            (Precision::F32, _) => linear::Precision::F32,
+            // bf16 would take three bits of each weight.
+            (_, Weight::Half(w)) if matches!(w.data(), HalfData::F16(_)) => linear::Precision::F32,
+            _ => linear::Precision::Bf16,
+        }
+    }
+}
+
+/// The product of an integer layer, if it is one.
+fn product<'a>(layer: &'a Linear, alpha: Alpha, y: &'a mut [f32]) -> Option<Product<'a>> {
+    let Weight::Tiled { base, ortho } = &layer.weight else { return None };
+    let stream = ortho.as_ref().filter(|_| alpha != Alpha::ZERO).map(|ortho| (ortho, alpha.get()));
+    Some(Product { weights: base, stream, y })
+}
+
+fn add_bias(layer: &Linear, y: &mut [f32]) {
+    if let Some(bias) = &layer.bias {
+        y.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
     }
 }
 
 impl Ops for Cpu {
-    fn linear(&self, x: &[f32], layer: &Linear, alpha: Alpha, y: &mut [f32]) {
-        layer.weight.with_rows(alpha, |w| linear(&self.kernels, x, w, self.precision, y));
-        if let Some(bias) = &layer.bias {
-            y.chunks_exact_mut(bias.len())
-                .for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+    fn prepare(&self, weight: Weight) -> Weight {
+        if self.precision == Precision::Int8 { weight.tiled(&self.kernels.pool) } else { weight }
+    }
+    fn linears(&self, x: &[f32], layers: &[&Linear], alpha: Alpha) -> Vec<Vec<f32>> {
+        let empty = |layer: &&Linear| vec![0.0; x.len() / layer.weight.cols() * layer.weight.rows()];
+        let mut ys: Vec<Vec<f32>> = layers.iter().map(empty).collect();
+        let mut products = Vec::new();
+        for (layer, y) in layers.iter().zip(&mut ys) {
+            if matches!(layer.weight, Weight::Tiled { .. }) {
+                products.extend(product(layer, alpha, y));
+            } else {
+                self.multiply(x, layer, alpha, y);
+            }
         }
+        // All integer layers in one pass: x is rounded once, and threads meet once.
+        quantized::linear(&self.kernels, x, &mut products);
+        layers.iter().zip(&mut ys).for_each(|(layer, y)| add_bias(layer, y));
+        ys
+    }
+    fn linear(&self, x: &[f32], layer: &Linear, alpha: Alpha, y: &mut [f32]) {
+        match product(layer, alpha, y) {
+            Some(product) => quantized::linear(&self.kernels, x, &mut [product]),
+            None => self.multiply(x, layer, alpha, y),
+        }
+        add_bias(layer, y);
     }
     fn norm(&self, x: &[f32], norm: Norm, weights: &NormWeights, y: &mut [f32]) {
         match norm {
@@ -74,7 +124,9 @@ impl Ops for Cpu {
         }
     }
     fn gram(&self, x: &[f32], sum: &mut [f64]) {
-        gram::gram_add(&self.kernels, x, sum.len().isqrt(), self.precision, sum);
+        let rounding =
+            if self.precision == Precision::F32 { linear::Precision::F32 } else { linear::Precision::Bf16 };
+        gram::gram_add(&self.kernels, x, sum.len().isqrt(), rounding, sum);
     }
     fn add(&self, x: &mut [f32], y: &[f32]) {
         activation::add(&self.kernels, x, y);

@@ -9,15 +9,50 @@ mod reference;
 pub use cpu::Cpu;
 pub use reference::Reference;
 pub use tamis_kernels::attention::{AttentionParams, CacheFull, KvLayer};
-pub use tamis_kernels::linear::Precision;
 pub use tamis_kernels::{Isa, default_threads};
 
 use crate::model::config::{Activation, Norm};
-use crate::model::{Linear, NormWeights};
+use crate::model::{Linear, NormWeights, Weight};
 use crate::units::Alpha;
+
+/// How the activations that a linear layer sees are rounded; sums are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// Not at all.
+    #[default]
+    F32,
+    /// To bf16, and weights stored as f32 as well; f16 weights are multiplied in f32.
+    Bf16,
+    /// To int8 in blocks of 32 or 64 with a scale each, where weights are integers
+    /// (`tamis_kernels::quantized`); as `Bf16` for the others.
+    Int8,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        })
+    }
+}
 
 /// What a decoder needs computed. Shapes are row-major; `m` is the number of rows.
 pub trait Ops: Send + Sync + std::fmt::Debug {
+    /// The weight in the form that this op set multiplies fastest; the same numbers.
+    fn prepare(&self, weight: Weight) -> Weight {
+        weight
+    }
+    /// Several linear layers of the same `x`; `y [m, out]` of each.
+    fn linears(&self, x: &[f32], layers: &[&Linear], alpha: Alpha) -> Vec<Vec<f32>> {
+        let one = |layer: &&Linear| {
+            let mut y = vec![0.0; x.len() / layer.weight.cols() * layer.weight.rows()];
+            self.linear(x, layer, alpha, &mut y);
+            y
+        };
+        layers.iter().map(one).collect()
+    }
     /// `y [m, out] = x [m, in] W(alpha)^T + b`.
     fn linear(&self, x: &[f32], linear: &Linear, alpha: Alpha, y: &mut [f32]);
     /// `y [m, n] = norm(x [m, n])`, row by row.

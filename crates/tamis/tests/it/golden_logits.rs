@@ -65,7 +65,7 @@ fn every_family_gives_the_logits_of_transformers() {
         specs.extend(Some(folder.join("model.gguf")).filter(|p| p.exists()));
         for spec in specs {
             let checkpoint = Checkpoint::open(spec.to_str().unwrap()).unwrap();
-            let decoder = Decoder::load(&checkpoint).unwrap();
+            let decoder = Decoder::load(&checkpoint, &Reference).unwrap();
             for ops in op_sets() {
                 let logits = score(&Engine::new(decoder.clone(), ops.clone()), &tokens, usize::MAX);
                 assert_eq!(logits.len(), expected.len(), "{}", spec.display());
@@ -81,7 +81,7 @@ fn chunks_steps_threads_and_batches_give_the_same_bits() {
     for folder in models() {
         let (tokens, _) = golden(&folder);
         let checkpoint = Checkpoint::open(folder.to_str().unwrap()).unwrap();
-        let decoder = Decoder::load(&checkpoint).unwrap();
+        let decoder = Decoder::load(&checkpoint, &Reference).unwrap();
         let engine = |threads| {
             let ops = Cpu::new(Isa::from_env().unwrap(), threads, Precision::F32);
             Engine::new(decoder.clone(), Arc::new(ops))

@@ -54,6 +54,11 @@ fn smollm2_bench() -> Option<Bench> {
     Some(Bench { checkpoint, stream, text, calibration: (4, 1024), evaluation: (1024, Some(2)) })
 }
 
+fn engine(checkpoint: &Checkpoint) -> Engine {
+    let ops = cpu(2, Precision::F32);
+    Engine::new(Decoder::load(checkpoint, &*ops).unwrap(), ops)
+}
+
 fn cpu(threads: usize, precision: Precision) -> Arc<Cpu> {
     Arc::new(Cpu::new(Isa::from_env().unwrap(), threads, precision))
 }
@@ -104,8 +109,7 @@ impl Bench {
     }
 
     fn measure(&self, model: &Path, alphas: &[Alpha]) -> Report {
-        let engine =
-            |checkpoint: &Checkpoint| Engine::new(Decoder::load(checkpoint).unwrap(), cpu(2, Precision::F32));
+        let engine = |checkpoint: &Checkpoint| engine(checkpoint);
         let tokenizer = self.checkpoint.tokenizer().unwrap();
         let encode = |text: &str| tokenizer.encode(text, AddSpecial::Nothing);
         let specials = Specials::from(&tokenizer);
@@ -183,7 +187,7 @@ fn alpha_zero_is_the_plain_base_bit_for_bit() {
     let read = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
     assert!(read(&sieved) == read(&plain), "the base of int4-ortho is int4");
     let logits = |folder: &Path, alpha| {
-        let engine = Engine::new(Decoder::load(&open(folder)).unwrap(), cpu(2, Precision::F32));
+        let engine = engine(&open(folder));
         let mut logits = Vec::new();
         engine.start().push(&bench.stream[..100], alpha, Rows::All, &mut logits).unwrap();
         logits.iter().map(|l| l.to_bits()).collect::<Vec<_>>()

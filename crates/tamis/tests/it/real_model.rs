@@ -30,7 +30,7 @@ struct Real {
 fn real() -> Option<Real> {
     let checkpoint = Checkpoint::open(smollm2()?.to_str().unwrap()).unwrap();
     let ops = Cpu::new(Isa::from_env().unwrap(), 2, Precision::F32);
-    let engine = Engine::new(Decoder::load(&checkpoint).unwrap(), Arc::new(ops));
+    let engine = Engine::new(Decoder::load(&checkpoint, &ops).unwrap(), Arc::new(ops));
     Some(Real { tokenizer: checkpoint.tokenizer().unwrap(), checkpoint, engine })
 }
 
