@@ -18,6 +18,7 @@ pub mod linear;
 pub mod norm;
 pub mod pack;
 pub mod pool;
+pub mod roofline;
 pub mod rope;
 pub mod softmax;
 

@@ -52,6 +52,21 @@ impl Weight {
             data
         })
     }
+    /// Bytes that a product at `alpha` reads: the ortho stream only where it is used.
+    pub fn bytes_at(&self, alpha: Alpha) -> usize {
+        match self {
+            Self::Sieved { base, .. } if alpha == Alpha::ZERO => base.bytes(),
+            _ => self.bytes(),
+        }
+    }
+    /// Multiply-adds of a product with one row at `alpha`.
+    pub fn products_at(&self, alpha: Alpha) -> usize {
+        let stream = match self {
+            Self::Sieved { ortho, .. } if alpha > Alpha::ZERO => ortho.entries(),
+            _ => 0,
+        };
+        self.rows() * self.cols() + stream
+    }
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
@@ -80,4 +95,18 @@ pub struct NormWeights {
     pub scale: Vec<f32>,
     /// Addend, `[n]` (layer norm).
     pub bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// Bytes that one application at `alpha` reads, the bias included.
+    pub fn bytes_at(&self, alpha: Alpha) -> usize {
+        self.weight.bytes_at(alpha) + self.bias.as_ref().map_or(0, |b| size_of_val(&b[..]))
+    }
+}
+
+impl NormWeights {
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.scale[..]) + self.bias.as_ref().map_or(0, |b| size_of_val(&b[..]))
+    }
 }
