@@ -138,3 +138,7 @@ fn limits_table(rows: &[LimitRow]) -> String {
     let isa = rows.first().map_or("", |row| row.isa);
     format!("this machine, {isa}\n\n{}", table.markdown())
 }
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;
