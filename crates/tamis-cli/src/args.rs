@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Talk to a model
     Chat(Chat),
+    /// Measure how fast a model runs, and how far from the limits of the machine
+    Bench(Bench),
     /// Show what a model is made of
     Inspect(Inspect),
     /// Check every byte of a compressed model
@@ -243,6 +245,85 @@ pub(crate) struct Chat {
     pub(crate) running: Running,
     #[command(flatten)]
     pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tamis bench model.gguf
+  tamis bench small -p 512,4096 -n 128 -d 0,4096 -t 1,2 -o json
+  tamis bench small -p 0 -n 64 --alpha 0,1        (single tokens only, with and without the ortho stream)
+  tamis bench --roofline -t 1,2                   (the machine alone)
+
+The tests are those of llama-bench: random tokens, one untimed run first, tokens a second as mean and
+standard deviation. Lists multiply. ppN reads N tokens in batches, logits for the last one; tgN pushes N
+single tokens. A test longer than the model's context is run all the same and marked: its speed is real.
+The roofline column holds single tokens against the read bandwidth of this machine, and prompts against
+its peak arithmetic, both measured in the same run with as many threads.
+TAMIS_ISA=scalar|avx2|avx512 pins the instruction set.")]
+pub(crate) struct Bench {
+    /// Folder, .gguf file or hf://org/name
+    #[arg(required_unless_present = "roofline")]
+    pub(crate) model: Option<String>,
+    /// Tokens of a prompt, 0 for no such test
+    #[arg(long, short, value_name = "N,N,..", value_delimiter = ',', default_value = "512")]
+    pub(crate) prompt: Vec<usize>,
+    /// Single tokens, 0 for no such test
+    #[arg(long, short = 'n', value_name = "N,N,..", value_delimiter = ',', default_value = "128")]
+    pub(crate) generate: Vec<usize>,
+    /// A prompt of P tokens and N single ones after it, as one test (may be given several times)
+    #[arg(long, value_name = "P,N", value_parser = pair)]
+    pub(crate) pg: Vec<(usize, usize)>,
+    /// Tokens that are in the cache before the clock starts
+    #[arg(long, short, value_name = "D,D,..", value_delimiter = ',', default_value = "0")]
+    pub(crate) depth: Vec<usize>,
+    /// Numbers of threads [default: all cores this process may use]
+    #[arg(long, short, value_name = "N,N,..", value_delimiter = ',')]
+    pub(crate) threads: Vec<std::num::NonZeroUsize>,
+    /// Most tokens of a prompt that are computed together
+    #[arg(long, short, value_name = "N", default_value = "512")]
+    pub(crate) batch: std::num::NonZeroUsize,
+    /// Timed runs of every test
+    #[arg(long, short, value_name = "N", default_value = "5")]
+    pub(crate) repetitions: std::num::NonZeroUsize,
+    /// Shares of the ortho stream, for a model that has one [default: 1]
+    #[arg(long, value_name = "A,A,..", value_delimiter = ',')]
+    pub(crate) alpha: Vec<f32>,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    /// Leave out the untimed run before the timed ones
+    #[arg(long)]
+    pub(crate) no_warmup: bool,
+    /// Also print what this machine can do: read bandwidth and arithmetic
+    #[arg(long)]
+    pub(crate) roofline: bool,
+    /// Form of the result
+    #[arg(long, short, value_enum, default_value = "md")]
+    pub(crate) output: BenchOutput,
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) json: bool,
+    /// No progress on standard error
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchOutput {
+    /// A table, in Markdown
+    Md,
+    /// One line a test, no single samples
+    Csv,
+    /// One array
+    Json,
+    /// One object a line
+    Jsonl,
+}
+
+/// `P,N` as two numbers.
+fn pair(text: &str) -> Result<(usize, usize), String> {
+    let numbers = text.split_once(',').and_then(|(p, n)| Some((p.parse().ok()?, n.parse().ok()?)));
+    numbers.filter(|&(p, n)| p > 0 && n > 0).ok_or_else(|| "give two numbers, at least 1: 512,128".to_owned())
 }
 
 #[derive(Debug, Args)]

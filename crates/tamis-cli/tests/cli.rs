@@ -103,6 +103,10 @@ fn the_whole_chain_on_a_real_model() {
     );
     let half = json(&["generate", out, "--prompt", "Once", "--max-tokens", "8", "--alpha", "0.5", "--json"]);
     assert!(!half["tokens"].as_array().unwrap().is_empty());
+    let speed = json(&["bench", out, "-p", "0", "-n", "2", "--alpha", "0,1", "-r", "1", "--json", "-q"]);
+    let reads = |index: usize| speed[index]["bytes_per_token"].as_f64().unwrap();
+    assert_eq!((speed[0]["alpha"].as_f64(), speed[1]["alpha"].as_f64()), (Some(0.0), Some(1.0)));
+    assert!(reads(0) < reads(1), "the ortho stream is read only where it is used");
     for key in ["prefill_tokens_per_second", "decode_tokens_per_second"] {
         assert!(half[key].as_f64().unwrap() > 0.0, "{key}");
     }
@@ -174,11 +178,149 @@ fn recipes_are_listed_shown_and_checked() {
     refused(&["recipe", "show", "int4-orto"], 2, "int4-ortho");
 }
 
+const BENCH_FIELDS: [&str; 33] = [
+    "test",
+    "depth",
+    "alpha",
+    "threads",
+    "isa",
+    "precision",
+    "mean_tokens_per_second",
+    "sd",
+    "min",
+    "max",
+    "median",
+    "time_to_first_token_seconds",
+    "bytes_per_token",
+    "gb_per_second",
+    "flops_per_token",
+    "tflops_per_second",
+    "roofline_fraction",
+    "read_bandwidth_gb_per_second",
+    "read_bandwidth_bytes",
+    "peak_tflops_per_second",
+    "peak_unit",
+    "peak_memory_bytes",
+    "load_seconds",
+    "model",
+    "file_bytes",
+    "weight_bytes",
+    "context",
+    "beyond_context",
+    "n_prompt",
+    "n_gen",
+    "batch",
+    "samples",
+    "seconds",
+];
+
+/// No speed is expected of a machine, only that the figures of a row agree with each other.
+fn bench_row_agrees(row: &Value, repetitions: usize) {
+    for field in BENCH_FIELDS {
+        assert!(row.get(field).is_some(), "{field} is not in {row}");
+    }
+    let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
+    let list =
+        |key: &str| row[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect::<Vec<_>>();
+    let same = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} is not {b} in {row}");
+    let (samples, seconds, tokens) = (list("samples"), list("seconds"), number("n_prompt") + number("n_gen"));
+    assert_eq!((samples.len(), seconds.len()), (repetitions, repetitions));
+    samples.iter().zip(&seconds).for_each(|(rate, seconds)| same(rate * seconds, tokens));
+    let mean = number("mean_tokens_per_second");
+    same(mean, samples.iter().sum::<f64>() / repetitions as f64);
+    assert!(number("min") <= number("median") && number("median") <= number("max"));
+    same(number("gb_per_second"), number("bytes_per_token") * mean / 1e9);
+    same(number("tflops_per_second"), number("flops_per_token") * mean / 1e12);
+    let prompt = number("n_prompt") > 0.0;
+    assert_eq!(row["time_to_first_token_seconds"].is_f64(), prompt);
+    if !prompt {
+        same(number("roofline_fraction"), number("gb_per_second") / number("read_bandwidth_gb_per_second"));
+    } else if number("n_gen") == 0.0 {
+        same(number("roofline_fraction"), number("tflops_per_second") / number("peak_tflops_per_second"));
+    }
+}
+
+#[test]
+fn bench_runs_every_combination_and_its_figures_agree() {
+    let model = tiny("llama-gqa"); // context 64
+    let sweep = ["bench", &model, "-p", "5,80", "-n", "3", "--pg", "7,2", "-d", "0,9", "-t", "1,2"];
+    let rows = json(&[&sweep[..], &["-r", "2", "-b", "4", "-o", "json", "-q"]].concat());
+    let rows = rows.as_array().unwrap();
+    let mut seen: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (row["test"].as_str().unwrap(), row["depth"].as_u64().unwrap(), row["threads"].as_u64().unwrap())
+        })
+        .collect();
+    seen.sort_unstable();
+    let tests = ["pp5", "pp7+tg2", "pp80", "tg3"];
+    let all = tests.iter().flat_map(|t| [(*t, 0, 1), (*t, 0, 2), (*t, 9, 1), (*t, 9, 2)]);
+    assert_eq!(seen, all.collect::<Vec<_>>());
+    for row in rows {
+        bench_row_agrees(row, 2);
+        assert_eq!((&row["batch"], &row["context"], &row["alpha"]), (&4.into(), &64.into(), &Value::Null));
+        assert_eq!(row["beyond_context"], row["test"] == "pp80");
+    }
+    let read_at = |depth: u64| {
+        let row = rows.iter().find(|row| row["test"] == "tg3" && row["depth"] == depth).unwrap();
+        row["bytes_per_token"].as_f64().unwrap()
+    };
+    assert_eq!(read_at(9) - read_at(0), (9 * 2 * 192) as f64, "2 layers, 192 bytes a position");
+
+    let table = tamis(&["bench", &model, "-p", "80", "-n", "0", "-r", "1", "--no-warmup", "-q"]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("| pp80 *") && table.contains("without warm-up"), "{table}");
+    assert!(table.contains("beyond the 64 tokens") && !table.contains("tg"), "{table}");
+}
+
+#[test]
+fn bench_of_a_real_model_and_the_pinned_instruction_set() {
+    let Some(model) = data("models/stories260K") else { return };
+    for isa in ["scalar", ""] {
+        let arguments = ["bench", &model, "-p", "16", "-n", "4", "-r", "1", "--json", "-q"];
+        let mut command = Command::cargo_bin("tamis").unwrap();
+        let output = command.args(arguments).env("TAMIS_ISA", isa).output().unwrap();
+        let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(rows.as_array().unwrap().len(), 2);
+        for row in rows.as_array().unwrap() {
+            bench_row_agrees(row, 1);
+            assert!(isa.is_empty() || row["isa"] == isa);
+        }
+    }
+}
+
+#[test]
+fn bench_refuses_what_it_cannot_run() {
+    let model = tiny("llama-gqa");
+    let bench =
+        |flags: &[&str]| [&["bench", &model], flags].concat().iter().map(|s| (*s).to_owned()).collect();
+    let refused_as_usage = |flags: &[&str], says: &str| {
+        let all: Vec<String> = bench(flags);
+        refused(&all.iter().map(String::as_str).collect::<Vec<_>>(), 2, says);
+    };
+    refused_as_usage(&["-r", "0"], "repetitions");
+    refused_as_usage(&["-b", "0"], "batch");
+    refused_as_usage(&["-t", "0"], "threads");
+    refused_as_usage(&["-o", "xml"], "jsonl");
+    refused_as_usage(&["-p", ""], "prompt");
+    refused_as_usage(&["-p", "0", "-n", "0"], "nothing to measure");
+    refused_as_usage(&["-p", "99999999999"], "smaller numbers");
+    refused_as_usage(&["--pg", "512"], "512,128");
+    refused_as_usage(&["--alpha", "0,1"], "no ortho stream");
+    refused_as_usage(&["--roofline", "-o", "csv"], "CSV");
+    refused(&["bench", &tiny("opt-125m-like"), "-p", "500"], 2, "learned");
+    refused(&["bench"], 2, "MODEL");
+    refused(&["bench", "/nowhere/model"], 66, "/nowhere/model");
+    let wrong = Command::cargo_bin("tamis").unwrap().args(["bench", &model]).env("TAMIS_ISA", "mmx").output();
+    assert_eq!(wrong.unwrap().status.code(), Some(2));
+}
+
 /// A changed word of help or of a list is a change that somebody reviews.
 #[test]
 fn what_it_prints_without_a_model() {
     let text = |arguments: &[&str]| String::from_utf8(tamis(arguments).stdout).unwrap();
     insta::assert_snapshot!("help", text(&["--help"]));
     insta::assert_snapshot!("compress_help", text(&["compress", "--help"]));
+    insta::assert_snapshot!("bench_help", text(&["bench", "--help"]));
     insta::assert_snapshot!("recipe_list", text(&["recipe", "list"]));
 }

@@ -19,6 +19,7 @@ pub mod norm;
 pub mod pack;
 pub mod pool;
 pub mod quantized;
+pub mod roofline;
 pub mod rope;
 pub mod softmax;
 

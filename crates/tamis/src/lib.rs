@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod artifact;
+pub mod bench;
 pub mod calibrate;
 pub mod compress;
 pub mod error;

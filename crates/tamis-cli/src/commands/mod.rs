@@ -1,5 +1,6 @@
 //! One file a command: flags to checked values, a call of the library, output.
 
+pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod compress;
 pub(crate) mod demo;

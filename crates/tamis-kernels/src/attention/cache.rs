@@ -131,6 +131,10 @@ impl KvLayer {
     pub fn bytes(&self) -> usize {
         (self.keys.all().len() + self.values.all().len()) * BLOCK * size_of::<f32>()
     }
+    /// Bytes that attention reads for one position: its keys, and its values with their padding.
+    pub fn position_bytes(&self) -> usize {
+        (self.kv_heads * self.head_dim + self.value_stride()) * size_of::<f32>()
+    }
     /// One number of a key.
     pub fn key(&self, head: usize, position: usize, d: usize) -> f32 {
         assert!(position < self.len && head < self.kv_heads && d < self.head_dim);
@@ -177,6 +181,9 @@ mod tests {
                 let (position, head, d) = (i / width, i % width / dim, i % dim);
                 assert_eq!((cache.key(head, position, d), cache.value(head, position, d)), (k[i], v[i]));
             }
+            // 37 positions fill 3 blocks of keys, whose last 11 places are empty
+            let held = 37 * cache.position_bytes() + 11 * width * size_of::<f32>();
+            assert_eq!(cache.bytes(), held);
             let full = cache.append(&k[..4 * width], &v[..4 * width]).unwrap_err();
             assert_eq!((full.wanted, full.capacity, cache.len()), (41, 40, 37));
             cache.reset();

@@ -153,6 +153,12 @@ impl Block {
         }
     }
 
+    /// All norms of the block.
+    pub fn norms(&self) -> impl Iterator<Item = &NormWeights> {
+        let optional = [&self.q_norm, &self.k_norm, &self.post_attention_norm, &self.post_mlp_norm];
+        [&self.attention_norm, &self.mlp_norm].into_iter().chain(optional.into_iter().flatten())
+    }
+
     /// `x [m, hidden]` through the whole block, in place.
     pub fn forward(&self, pass: Pass<'_>, x: &mut [f32], spans: &mut [Span<'_>]) {
         let h = self.attention_input(pass, x);

@@ -59,6 +59,10 @@ impl KvCache {
         let layer = || KvLayer::new(config.kv_heads, config.head_dim, capacity);
         Self { layers: config.layers.iter().map(|_| layer()).collect() }
     }
+    /// Bytes that attention reads in one layer for one position.
+    pub fn position_bytes(&self) -> usize {
+        self.layers.first().map_or(0, KvLayer::position_bytes)
+    }
     /// Positions held.
     pub fn len(&self) -> usize {
         self.layers.first().map_or(0, KvLayer::len)
@@ -109,6 +113,19 @@ impl Stem {
         } else if let (true, Some(project)) = (is(names.project_in), &mut self.project_in) {
             project.weight = weight;
         }
+    }
+
+    /// The embedding, `[vocab, embedding width]`.
+    pub fn embedding(&self) -> &Linear {
+        &self.embedding
+    }
+    /// Learned positions, `[context + offset, hidden]`, where the model has them.
+    pub fn positions(&self) -> Option<&Weight> {
+        self.positions.as_ref()
+    }
+    /// Projection of the embedding to the residual stream, where their widths differ.
+    pub fn project_in(&self) -> Option<&Linear> {
+        self.project_in.as_ref()
     }
 
     /// Rows of the embedding for `tokens` standing at `positions`: `[m, hidden]`.
@@ -176,6 +193,19 @@ impl Crown {
         Arc::make_mut(&mut self.head).prepare(ops);
     }
 
+    /// The head, `[vocab, embedding width]`; a tied one is the embedding.
+    pub fn head(&self) -> &Linear {
+        &self.head
+    }
+    /// Projection of the residual stream to the head's width, where they differ.
+    pub fn project_out(&self) -> Option<&Linear> {
+        self.project_out.as_ref()
+    }
+    /// The norm before the head, where the model has one.
+    pub fn final_norm(&self) -> Option<&NormWeights> {
+        self.final_norm.as_ref()
+    }
+
     /// Sets `logits` to the `[m, vocab]` logits of the last residual stream `x [m, hidden]`.
     pub fn logits(&self, pass: Pass<'_>, x: &[f32], logits: &mut Vec<f32>) {
         let rows = x.len() / pass.config.hidden;
@@ -220,6 +250,33 @@ impl Decoder {
     /// Shape and switches.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Tokens to the first residual stream.
+    pub fn stem(&self) -> &Stem {
+        &self.stem
+    }
+    /// The blocks, in order.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+    /// The last residual stream to logits.
+    pub fn crown(&self) -> &Crown {
+        &self.crown
+    }
+
+    /// Allows sequences of `context` tokens, where that is more than the model was made for. What
+    /// it says beyond its own context means nothing; what it costs does.
+    ///
+    /// Errors: learned positions, which end where their table ends ([`Kind::Usage`](crate::Kind::Usage)).
+    pub fn extend_context(&mut self, context: usize) -> Result<()> {
+        let own = self.config.context;
+        if context > own && self.stem.positions.is_some() {
+            let problem = format!("{context} tokens exceed the {own} positions that the model has learned");
+            return Err(Error::usage(problem).next(format!("use at most {own} tokens in all")));
+        }
+        self.config.context = own.max(context);
+        Ok(())
     }
 
     /// Residual stream `[m, hidden]` after the last block for the new tokens of all sequences,

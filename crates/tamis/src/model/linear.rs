@@ -81,6 +81,21 @@ impl Weight {
             data
         })
     }
+    /// Bytes that a product at `alpha` reads: the ortho stream only where it is used.
+    pub fn bytes_at(&self, alpha: Alpha) -> usize {
+        match self {
+            Self::Sieved { base, .. } if alpha == Alpha::ZERO => base.bytes(),
+            _ => self.bytes(),
+        }
+    }
+    /// Multiply-adds of a product with one row at `alpha`.
+    pub fn products_at(&self, alpha: Alpha) -> usize {
+        let stream = match self {
+            Self::Sieved { ortho, .. } if alpha > Alpha::ZERO => ortho.entries(),
+            _ => 0,
+        };
+        self.rows() * self.cols() + stream
+    }
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
@@ -118,4 +133,41 @@ pub struct NormWeights {
     pub scale: Vec<f32>,
     /// Addend, `[n]` (layer norm).
     pub bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// Bytes that one application at `alpha` reads, the bias included.
+    pub fn bytes_at(&self, alpha: Alpha) -> usize {
+        self.weight.bytes_at(alpha) + self.bias.as_ref().map_or(0, |b| size_of_val(&b[..]))
+    }
+}
+
+impl NormWeights {
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.scale[..]) + self.bias.as_ref().map_or(0, |b| size_of_val(&b[..]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+
+    #[test]
+    fn an_unused_ortho_stream_is_neither_read_nor_multiplied() {
+        let scales = vec![f16::ONE; 2];
+        let base = PackedMatrix::from_codes((2, 32), 4, 32, &[1; 64], scales, None).unwrap();
+        let ortho = SparseRows::new((2, 32), vec![0, 1, 3], vec![5, 0, 31], vec![f16::ONE; 3]).unwrap();
+        let (base_bytes, ortho_bytes) = (2 * 16 + 2 * 2, 3 * 4 + 3 * 4);
+        let weight = Weight::Sieved { base, ortho };
+        assert_eq!((weight.bytes_at(Alpha::ZERO), weight.products_at(Alpha::ZERO)), (base_bytes, 64));
+        for alpha in [Alpha::new(0.5).unwrap(), Alpha::ONE] {
+            assert_eq!(weight.bytes_at(alpha), base_bytes + ortho_bytes);
+            assert_eq!(weight.products_at(alpha), 64 + 3);
+        }
+        let linear = Linear { weight, bias: Some(vec![0.0; 2]) };
+        assert_eq!(linear.bytes_at(Alpha::ZERO), base_bytes + 8);
+    }
 }
