@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tamis::error::Error;
 use tamis::load::{Checkpoint, Tokenizer};
 use tamis::model::{Decoder, Engine};
-use tamis::ops::{Cpu, Isa, Precision, default_threads};
+use tamis::ops::{CacheType, Cpu, Isa, Precision, default_threads};
 
 /// A loaded model.
 pub(crate) struct Opened {
@@ -30,7 +30,7 @@ impl Opened {
     pub(crate) fn load(spec: &str, ops: Arc<Cpu>) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(spec)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let engine = Engine::new(Decoder::load(&checkpoint)?, ops);
+        let engine = Engine::new(Decoder::load(&checkpoint)?, ops, CacheType::F32);
         Ok(Self { checkpoint, tokenizer, engine })
     }
 }

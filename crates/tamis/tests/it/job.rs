@@ -15,7 +15,7 @@ use tamis::evaluate::{Evaluation, Protocol, Report, Specials};
 use tamis::job::{Calibration, Estimate, Job, Outcome};
 use tamis::load::{AddSpecial, Checkpoint};
 use tamis::model::{Decoder, Engine, LanguageModel, Rows};
-use tamis::ops::{Cpu, Isa, Precision};
+use tamis::ops::{CacheType, Cpu, Isa, Precision};
 use tamis::recipe::{Format, Recipe};
 use tamis::units::Alpha;
 
@@ -104,8 +104,9 @@ impl Bench {
     }
 
     fn measure(&self, model: &Path, alphas: &[Alpha]) -> Report {
-        let engine =
-            |checkpoint: &Checkpoint| Engine::new(Decoder::load(checkpoint).unwrap(), cpu(2, Precision::F32));
+        let engine = |checkpoint: &Checkpoint| {
+            Engine::new(Decoder::load(checkpoint).unwrap(), cpu(2, Precision::F32), CacheType::F32)
+        };
         let tokenizer = self.checkpoint.tokenizer().unwrap();
         let encode = |text: &str| tokenizer.encode(text, AddSpecial::Nothing);
         let specials = Specials::from(&tokenizer);
@@ -183,7 +184,8 @@ fn alpha_zero_is_the_plain_base_bit_for_bit() {
     let read = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
     assert!(read(&sieved) == read(&plain), "the base of int4-ortho is int4");
     let logits = |folder: &Path, alpha| {
-        let engine = Engine::new(Decoder::load(&open(folder)).unwrap(), cpu(2, Precision::F32));
+        let engine =
+            Engine::new(Decoder::load(&open(folder)).unwrap(), cpu(2, Precision::F32), CacheType::F32);
         let mut logits = Vec::new();
         engine.start().push(&bench.stream[..100], alpha, Rows::All, &mut logits).unwrap();
         logits.iter().map(|l| l.to_bits()).collect::<Vec<_>>()
