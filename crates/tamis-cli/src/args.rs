@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tamis::ops::CacheType;
 
 /// Make language models small, prove what was lost, and run them.
 #[derive(Debug, Parser)]
@@ -54,11 +55,14 @@ pub(crate) struct Shared {
 }
 
 /// How a model is run.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Running {
     /// Rounding of activations: int8 is fast, f32 is exact
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
+    /// Keys and values are kept as f32, bf16, f16 or int8 [default: f32 at precision f32, else bf16]
+    #[arg(long, value_name = "TYPE", value_parser = clap::value_parser!(CacheType))]
+    pub(crate) cache: Option<CacheType>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -6,19 +6,42 @@ use std::sync::Arc;
 use tamis::error::Error;
 use tamis::load::{Checkpoint, Tokenizer};
 use tamis::model::{Decoder, Engine};
-use tamis::ops::{Cpu, Isa, Precision, default_threads};
+use tamis::ops::{CacheType, Cpu, Isa, Precision, default_threads};
 
 use crate::args::{PrecisionName, Running};
 
+/// The arithmetic of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mode {
+    pub(crate) precision: Precision,
+    pub(crate) cache: CacheType,
+}
+
+impl Mode {
+    /// Nothing is rounded.
+    pub(crate) const EXACT: Self = Self { precision: Precision::F32, cache: CacheType::F32 };
+    /// Matrix products of activations for calibration.
+    pub(crate) const CALIBRATION: Self = Self { precision: Precision::Bf16, cache: CacheType::F32 };
+}
+
 impl Running {
-    /// The precision asked for, or the command's own.
-    pub(crate) fn or(self, usual: Precision) -> Precision {
-        self.precision.map_or(usual, |name| match name {
+    /// What was asked for; a command's own precision where nothing was.
+    pub(crate) fn or(&self, usual: Precision) -> Mode {
+        let precision = self.precision.map_or(usual, |name| match name {
             PrecisionName::F32 => Precision::F32,
             PrecisionName::Bf16 => Precision::Bf16,
             PrecisionName::Int8 => Precision::Int8,
-        })
+        });
+        let usual = if precision == Precision::F32 { CacheType::F32 } else { CacheType::Bf16 };
+        Mode { precision, cache: self.cache.unwrap_or(usual) }
     }
+}
+
+/// An op set, and the type of the caches that it is run with.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernels {
+    pub(crate) ops: Arc<Cpu>,
+    pub(crate) cache: CacheType,
 }
 
 /// A loaded model.
@@ -34,16 +57,17 @@ pub(crate) fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
 }
 
 /// Kernels of this machine; `TAMIS_ISA` may ask for a plainer instruction set.
-pub(crate) fn kernels(asked: Option<NonZeroUsize>, precision: Precision) -> anyhow::Result<Arc<Cpu>> {
+pub(crate) fn kernels(asked: Option<NonZeroUsize>, mode: Mode) -> anyhow::Result<Kernels> {
     let isa = Isa::from_env().map_err(Error::usage)?;
-    Ok(Arc::new(Cpu::new(isa, threads(asked).get(), precision)))
+    let ops = Arc::new(Cpu::new(isa, threads(asked).get(), mode.precision));
+    Ok(Kernels { ops, cache: mode.cache })
 }
 
 impl Opened {
-    pub(crate) fn load(spec: &str, ops: Arc<Cpu>) -> anyhow::Result<Self> {
+    pub(crate) fn load(spec: &str, Kernels { ops, cache }: Kernels) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(spec)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let engine = Engine::new(Decoder::load(&checkpoint, &*ops)?, ops);
+        let engine = Engine::new(Decoder::load(&checkpoint, &*ops)?, ops, cache);
         Ok(Self { checkpoint, tokenizer, engine })
     }
 }

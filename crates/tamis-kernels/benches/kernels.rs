@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use half::f16;
-use tamis_kernels::attention::{self, AttentionParams, KvLayer, attend};
+use tamis_kernels::attention::{self, AttentionParams, CacheType, KvLayer, attend};
 use tamis_kernels::gram::{self, gram_add};
 use tamis_kernels::linear::{self, Precision, linear};
 use tamis_kernels::pack::{DenseF32, PackedMatrix, RowSource};
@@ -188,7 +188,7 @@ fn bench_gram(cpu: &Cpu, m: usize, k: usize) {
 fn bench_attention(cpu: &Cpu, len: usize) {
     let scale = 0.125;
     let params = AttentionParams { heads: 9, kv_heads: 3, head_dim: 64, scale, softcap: None, window: None };
-    let mut cache = KvLayer::new(3, 64, len);
+    let mut cache = KvLayer::new(3, 64, len, CacheType::F32);
     cache.append(&noise(len * 192), &noise(len * 192)).unwrap();
     let q = noise(len * 576);
     let mut out = vec![0.0; len * 576];

@@ -14,17 +14,29 @@ pub(crate) struct Line([u8; LINE]);
 ///
 /// # Safety
 /// The type has no padding and no invalid bit pattern, and its size divides a line.
-pub(crate) unsafe trait Plain: Copy + Send + Sync {}
+pub(crate) unsafe trait Plain: Copy + Send + Sync {
+    const ZERO: Self;
+}
 // SAFETY: 4 bytes, all patterns valid.
-unsafe impl Plain for f32 {}
+unsafe impl Plain for f32 {
+    const ZERO: Self = 0.0;
+}
 // SAFETY: 4 bytes, all patterns valid.
-unsafe impl Plain for i32 {}
+unsafe impl Plain for i32 {
+    const ZERO: Self = 0;
+}
 // SAFETY: 2 bytes, all patterns valid.
-unsafe impl Plain for u16 {}
+unsafe impl Plain for u16 {
+    const ZERO: Self = 0;
+}
 // SAFETY: 1 byte, all patterns valid.
-unsafe impl Plain for u8 {}
+unsafe impl Plain for u8 {
+    const ZERO: Self = 0;
+}
 // SAFETY: 1 byte, all patterns valid.
-unsafe impl Plain for i8 {}
+unsafe impl Plain for i8 {
+    const ZERO: Self = 0;
+}
 
 /// Lines seen as numbers.
 pub(crate) fn numbers<T: Plain>(lines: &[Line]) -> &[T] {

@@ -135,6 +135,15 @@ impl Isa {
         }
     }
 
+    /// All instruction sets of this CPU, and AVX-512 once more without its bf16 products.
+    #[cfg(test)]
+    pub(crate) fn variants() -> Vec<Self> {
+        let mut all = Self::available();
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        all.extend(Avx512::detect().map(|base| Self(Kind::Avx512 { base, bf16: None, vnni: false })));
+        all
+    }
+
     /// Runs a kernel inside a function compiled for this instruction set.
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {

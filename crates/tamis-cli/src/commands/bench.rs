@@ -36,12 +36,14 @@ pub(crate) fn run(args: &args::Bench) -> anyhow::Result<()> {
 }
 
 fn rules(args: &args::Bench) -> anyhow::Result<Rules> {
+    let mode = args.running.or(Precision::Int8);
     Ok(Rules {
         batch: args.batch,
         repetitions: args.repetitions,
         warmup: if args.no_warmup { Warmup::None } else { Warmup::Once },
         isa: Isa::from_env().map_err(Error::usage)?,
-        precision: args.running.or(Precision::Int8),
+        precision: mode.precision,
+        cache: mode.cache,
     })
 }
 
@@ -62,7 +64,7 @@ fn measured(
     let has_ortho = checkpoint.tensors().ortho() == Ortho::Present;
     let plan = plan(args, has_ortho)?;
     let cases = plan.cases()?;
-    let ops = kernels(args.threads.iter().max().copied(), rules.precision)?;
+    let ops = kernels(args.threads.iter().max().copied(), args.running.or(Precision::Int8))?.ops;
     let mut decoder = Decoder::load(&checkpoint, &*ops)?;
     drop(ops);
     let load_seconds = begin.elapsed().as_secs_f64();
@@ -77,7 +79,7 @@ fn measured(
     };
     let mut rows = Vec::new();
     for (case, samples, peak_memory) in timed(&decoder, *rules, &cases, args.quiet)? {
-        let cost = Costs::of(&decoder, case.alpha).test(case.test, case.depth, rules.batch);
+        let cost = Costs::of(&decoder, case.alpha, rules.cache).test(case.test, case.depth, rules.batch);
         let limits = machine.limits(&case, cost, rules.precision)?;
         let measured = Measured { case: &case, samples: &samples, cost, limits, peak_memory };
         rows.extend(Row::new(&facts, rules, measured));

@@ -13,12 +13,11 @@ use tamis::compress::Threads;
 use tamis::error::Error;
 use tamis::job::{Calibration, Estimate, Job, Outcome, Step};
 use tamis::load::{AddSpecial, Checkpoint};
-use tamis::ops::Precision;
 use tamis::recipe::{EndBits, Recipe};
 
 use super::{print_json, print_text};
 use crate::args;
-use crate::opened::{kernels, threads};
+use crate::opened::{Mode, kernels, threads};
 use crate::table::Table;
 use crate::terminal::{Progress, human_bytes, peak_memory};
 
@@ -35,7 +34,7 @@ pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
     }
     let checkpoint = Checkpoint::open(&args.model)?;
     let calibration = args.calibration.as_deref().map(|file| calibrate(args, &recipe, &checkpoint, file));
-    let ops = kernels(args.shared.threads, Precision::Bf16)?;
+    let ops = kernels(args.shared.threads, Mode::CALIBRATION)?.ops;
     let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
     let resume = if args.resume == args::Resume::Auto { Resume::Auto } else { Resume::Never };
     let job = Job {

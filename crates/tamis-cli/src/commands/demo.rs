@@ -9,7 +9,6 @@ use tamis::evaluate::{Evaluation, Protocol, Report, Windows};
 use tamis::job::Job;
 use tamis::load::{AddSpecial, Checkpoint, SpecialText};
 use tamis::model::LanguageModel;
-use tamis::ops::Precision;
 use tamis::recipe::{EndBits, Recipe};
 use tamis::run::{Event, Options, Sampler, Session};
 use tamis::units::Alpha;
@@ -18,7 +17,7 @@ use super::compress::{calibration, carry_out};
 use super::eval::{read_text, windows};
 use super::print_text;
 use crate::args;
-use crate::opened::{Opened, kernels, threads};
+use crate::opened::{Mode, Opened, kernels, threads};
 use crate::table::Table;
 use crate::terminal::{Progress, human_bytes};
 
@@ -55,7 +54,7 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
     let calibration_text = args.calibration.as_deref().map_or(Ok(CALIBRATION.into()), read_text)?;
     let measure = args.text.as_deref().map_or(Ok(MEASURE.into()), read_text)?;
 
-    let original = Opened::load(&spec, kernels(args.shared.threads, Precision::F32)?)?;
+    let original = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?)?;
     let context = LENGTH.min(original.engine.context());
     let windows = windows(&measure, Protocol::Gptq { context }, &original.tokenizer, None)?;
     let mut lines = measured(args, "original", &original, &[Alpha::ONE], None, &windows)?;
@@ -63,7 +62,7 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
         let output = folder.path.join(name);
         compress(args, &spec, name, &calibration_text, &output)?;
         let spec = output.display().to_string();
-        let model = Opened::load(&spec, kernels(args.shared.threads, Precision::F32)?)?;
+        let model = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?)?;
         let alphas: &[Alpha] = if name == "rtn4" { &[Alpha::ONE] } else { &[Alpha::ZERO, Alpha::ONE] };
         lines.extend(measured(args, name, &model, alphas, Some(&original), &windows)?);
     }
@@ -100,7 +99,7 @@ fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Pa
     recipe.head = EndBits::Eight;
     let checkpoint = Checkpoint::open(spec)?;
     let length = LENGTH.min(checkpoint.config().context);
-    let ops = kernels(args.shared.threads, Precision::Bf16)?;
+    let ops = kernels(args.shared.threads, Mode::CALIBRATION)?.ops;
     let job = Job {
         checkpoint: &checkpoint,
         recipe: &recipe,

@@ -1,13 +1,10 @@
-//! Keys and values of one layer.
-//!
-//! Keys lie in blocks of 16 positions, `[position / 16][head][d][16]`: the scores of 16
-//! positions are then plain multiply-adds over `d`, one lane a position, and no vector
-//! is ever summed across. Values lie as `[position][head][d]`, `d` padded to 16.
+//! Keys and values of one layer: how many there are, and in which type they are kept.
+//! Where a number lies is known to `rows` (f32) and `blocks` (the compact types).
 
-use crate::aligned::{Aligned, numbers, numbers_mut};
+use std::str::FromStr;
 
-/// Positions in a block of keys; also the padding of a value row.
-pub(super) const BLOCK: usize = 16;
+use super::blocks::{Blocks, Code};
+use super::rows::Rows;
 
 /// The cache has no room for more positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +24,43 @@ impl std::fmt::Display for CacheFull {
 
 impl std::error::Error for CacheFull {}
 
+/// The type of the numbers in a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheType {
+    /// 32 bits, as they come.
+    F32,
+    /// bfloat16: 8 bits of precision, the range of f32.
+    Bf16,
+    /// IEEE half: 11 bits of precision, up to 65504.
+    F16,
+    /// 8 bits and an f32 scale for each position and head, its largest magnitude / 127.
+    Int8,
+}
+
+impl CacheType {
+    /// All types, the most precise first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
+}
+
+impl std::fmt::Display for CacheType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == name);
+        found.ok_or_else(|| format!("unknown cache type {name:?}: use one of f32, bf16, f16, int8"))
+    }
+}
+
 /// Keys and values of one layer. Memory grows with what is in it.
 #[derive(Clone)]
 pub struct KvLayer {
@@ -34,14 +68,21 @@ pub struct KvLayer {
     head_dim: usize,
     capacity: usize,
     len: usize,
-    keys: Aligned,
-    values: Aligned,
+    kind: CacheType,
+    store: Store,
+}
+
+/// Where the numbers are.
+#[derive(Clone)]
+pub(super) enum Store {
+    Rows(Rows),
+    Blocks(Blocks),
 }
 
 impl std::fmt::Debug for KvLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { kv_heads, head_dim, capacity, len, .. } = self;
-        write!(f, "KvLayer {{ {kv_heads} heads of {head_dim}, {len} of {capacity} positions }}")
+        let Self { kv_heads, head_dim, capacity, len, kind, .. } = self;
+        write!(f, "KvLayer {{ {kv_heads} {kind} heads of {head_dim}, {len} of {capacity} positions }}")
     }
 }
 
@@ -50,12 +91,19 @@ impl KvLayer {
     ///
     /// # Panics
     /// If a head has no width or there is none.
-    pub fn new(kv_heads: usize, head_dim: usize, capacity: usize) -> Self {
+    pub fn new(kv_heads: usize, head_dim: usize, capacity: usize, kind: CacheType) -> Self {
         assert!(kv_heads > 0 && head_dim > 0, "{kv_heads} heads of {head_dim}");
-        Self { kv_heads, head_dim, capacity, len: 0, keys: Aligned::new(), values: Aligned::new() }
+        let blocks = |code| Store::Blocks(Blocks::new(code, kv_heads, head_dim));
+        let store = match kind {
+            CacheType::F32 => Store::Rows(Rows::new(kv_heads, head_dim)),
+            CacheType::Bf16 => blocks(Code::Bf16),
+            CacheType::F16 => blocks(Code::F16),
+            CacheType::Int8 => blocks(Code::Int8),
+        };
+        Self { kv_heads, head_dim, capacity, len: 0, kind, store }
     }
 
-    /// Adds `m` positions: `k` and `v` are `[m, kv_heads * head_dim]`.
+    /// Adds `m` positions, rounded to the type: `k` and `v` are `[m, kv_heads * head_dim]`.
     ///
     /// # Panics
     /// If `k` and `v` are not the same whole number of rows.
@@ -66,37 +114,19 @@ impl KvLayer {
         if end > self.capacity {
             return Err(CacheFull { wanted: end, capacity: self.capacity });
         }
-        self.grow(end);
-        let (dim, stride) = (self.head_dim, self.value_stride());
-        let keys = numbers_mut::<f32>(self.keys.lines(end.div_ceil(BLOCK) * width));
-        let values = numbers_mut::<f32>(self.values.lines(end * stride / BLOCK));
-        let padded = dim.next_multiple_of(BLOCK);
-        for (i, (k, v)) in k.chunks_exact(width).zip(v.chunks_exact(width)).enumerate() {
-            let position = self.len + i;
-            let block = &mut keys[position / BLOCK * width * BLOCK..][..width * BLOCK];
-            for (k, lanes) in k.iter().zip(block.chunks_exact_mut(BLOCK)) {
-                lanes[position % BLOCK] = *k;
+        match &mut self.store {
+            Store::Rows(rows) => {
+                rows.grow(end, self.capacity);
+                rows.put_keys(self.len, k);
+                rows.put_values(self.len, v);
             }
-            let rows = values[position * stride..][..stride].chunks_exact_mut(padded);
-            for (v, row) in v.chunks_exact(dim).zip(rows) {
-                row[..dim].copy_from_slice(v);
+            Store::Blocks(blocks) => {
+                blocks.grow(end, self.capacity);
+                blocks.put(self.len, k, v);
             }
         }
         self.len = end;
         Ok(())
-    }
-
-    /// Room for `end` positions; grows by half, never beyond the capacity.
-    fn grow(&mut self, end: usize) {
-        let per_block = self.kv_heads * self.head_dim;
-        let held = self.keys.all().len() / per_block * BLOCK;
-        if end > held {
-            let room = end.max(held + held / 2).min(self.capacity.next_multiple_of(BLOCK));
-            self.keys.reserve(room.div_ceil(BLOCK) * per_block);
-            self.values.reserve(room * self.value_stride() / BLOCK);
-        }
-        self.keys.extend(end.div_ceil(BLOCK) * per_block);
-        self.values.extend(end * self.value_stride() / BLOCK);
     }
 
     /// Positions held.
@@ -119,6 +149,10 @@ impl KvLayer {
     pub fn head_dim(&self) -> usize {
         self.head_dim
     }
+    /// Type of the numbers.
+    pub fn kind(&self) -> CacheType {
+        self.kind
+    }
     /// Forgets all positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -126,38 +160,44 @@ impl KvLayer {
     /// Forgets everything; keeps the memory.
     pub fn reset(&mut self) {
         self.len = 0;
+        if let Store::Blocks(blocks) = &mut self.store {
+            blocks.reset();
+        }
     }
     /// Bytes of the buffers.
     pub fn bytes(&self) -> usize {
-        (self.keys.all().len() + self.values.all().len()) * BLOCK * size_of::<f32>()
+        let lines = match &self.store {
+            Store::Rows(rows) => rows.lines(),
+            Store::Blocks(blocks) => blocks.lines(),
+        };
+        lines * size_of::<crate::aligned::Line>()
     }
-    /// Bytes that attention reads for one position: its keys, and its values with their padding.
+    /// Bytes that attention reads for one position: its key and its value with their padding.
     pub fn position_bytes(&self) -> usize {
-        (self.kv_heads * self.head_dim + self.value_stride()) * size_of::<f32>()
+        match &self.store {
+            Store::Rows(rows) => rows.position_bytes(),
+            Store::Blocks(blocks) => blocks.position_bytes(),
+        }
     }
-    /// One number of a key.
+    /// One number of a key, as it is kept.
     pub fn key(&self, head: usize, position: usize, d: usize) -> f32 {
         assert!(position < self.len && head < self.kv_heads && d < self.head_dim);
-        self.key_block(position / BLOCK, head)[d * BLOCK + position % BLOCK]
+        match &self.store {
+            Store::Rows(rows) => rows.key(head, position, d),
+            Store::Blocks(blocks) => blocks.key(head, position, d),
+        }
     }
-    /// One number of a value.
+    /// One number of a value, as it is kept.
     pub fn value(&self, head: usize, position: usize, d: usize) -> f32 {
         assert!(position < self.len && head < self.kv_heads && d < self.head_dim);
-        self.value_rows(head)[position * self.value_stride() + d]
+        match &self.store {
+            Store::Rows(rows) => rows.value(head, position, d),
+            Store::Blocks(blocks) => blocks.value(head, position, d),
+        }
     }
-
-    /// Keys of one head in one block, `[d][16]`.
-    pub(super) fn key_block(&self, block: usize, head: usize) -> &[f32] {
-        let size = self.head_dim * BLOCK;
-        &numbers::<f32>(self.keys.all())[(block * self.kv_heads + head) * size..][..size]
-    }
-    /// Numbers from one position to the next.
-    pub(super) fn value_stride(&self) -> usize {
-        self.kv_heads * self.head_dim.next_multiple_of(BLOCK)
-    }
-    /// Values from the first position of one head on.
-    pub(super) fn value_rows(&self, head: usize) -> &[f32] {
-        &numbers::<f32>(self.values.all())[head * self.head_dim.next_multiple_of(BLOCK)..]
+    /// Where the numbers are.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 }
 
@@ -166,28 +206,74 @@ mod tests {
     use super::*;
     use crate::linear::noise;
 
+    /// The number nearest to `x` that the type can hold; `largest` is the greatest magnitude
+    /// of the head's row.
+    fn kept(kind: CacheType, x: f32, largest: f32) -> f32 {
+        match kind {
+            CacheType::F32 => x,
+            CacheType::Bf16 => half::bf16::from_f32(x).to_f32(),
+            CacheType::F16 => half::f16::from_f32(x).to_f32(),
+            CacheType::Int8 => {
+                let scale = largest / 127.0;
+                (x * (1.0 / scale)).round_ties_even() * scale
+            }
+        }
+    }
+
     #[test]
     fn what_goes_in_comes_out_and_truncation_forgets() {
-        for (heads, dim) in [(1, 8), (2, 16), (3, 5), (1, 80)] {
-            let width = heads * dim;
-            let (k, v) = (noise(37 * width, 1), noise(37 * width, 2));
-            let mut cache = KvLayer::new(heads, dim, 40);
-            for (k, v) in k.chunks(5 * width).zip(v.chunks(5 * width)) {
-                cache.append(k, v).unwrap();
+        for kind in CacheType::ALL {
+            for (heads, dim) in [(1, 8), (2, 16), (3, 5), (1, 80)] {
+                let width = heads * dim;
+                let (k, v) = (noise(77 * width, 1), noise(77 * width, 2));
+                let mut cache = KvLayer::new(heads, dim, 80, kind);
+                for (k, v) in k.chunks(7 * width).zip(v.chunks(7 * width)) {
+                    cache.append(k, v).unwrap();
+                }
+                cache.truncate(20);
+                cache.append(&k[20 * width..], &v[20 * width..]).unwrap();
+                for i in 0..77 * width {
+                    let (position, head, d) = (i / width, i % width / dim, i % dim);
+                    let largest =
+                        |x: &[f32]| x[i / dim * dim..][..dim].iter().fold(0.0f32, |m, x| m.max(x.abs()));
+                    let expected = (kept(kind, k[i], largest(&k)), kept(kind, v[i], largest(&v)));
+                    assert_eq!((cache.key(head, position, d), cache.value(head, position, d)), expected);
+                }
+                let full = cache.append(&k[..4 * width], &v[..4 * width]).unwrap_err();
+                assert_eq!((full.wanted, full.capacity, cache.len()), (81, 80, 77));
+                cache.reset();
+                assert!(cache.is_empty() && cache.append(&k, &v).is_ok());
             }
-            cache.truncate(20);
-            cache.append(&k[20 * width..], &v[20 * width..]).unwrap();
-            for i in 0..37 * width {
-                let (position, head, d) = (i / width, i % width / dim, i % dim);
-                assert_eq!((cache.key(head, position, d), cache.value(head, position, d)), (k[i], v[i]));
-            }
-            // 37 positions fill 3 blocks of keys, whose last 11 places are empty
-            let held = 37 * cache.position_bytes() + 11 * width * size_of::<f32>();
-            assert_eq!(cache.bytes(), held);
-            let full = cache.append(&k[..4 * width], &v[..4 * width]).unwrap_err();
-            assert_eq!((full.wanted, full.capacity, cache.len()), (41, 40, 37));
-            cache.reset();
-            assert!(cache.is_empty() && cache.append(&k, &v).is_ok());
         }
+    }
+
+    #[test]
+    fn int8_keeps_the_ends_of_its_range_and_shows_what_is_not_finite() {
+        let rows = [[1e38, -1e38], [0.0, 0.0], [1e-40, -1e-40], [1e-30, 1e-30], [f32::NAN, 1.0]];
+        let mut cache = KvLayer::new(1, 2, 5, CacheType::Int8);
+        cache.append(rows.as_flattened(), rows.as_flattened()).unwrap();
+        let near = |position, d, x: f32| (cache.key(0, position, d) / x - 1.0).abs() < 1e-6;
+        assert!(near(0, 0, 1e38) && near(0, 1, -1e38) && near(3, 0, 1e-30));
+        assert_eq!([cache.value(0, 1, 0), cache.value(0, 2, 0), cache.value(0, 2, 1)], [0.0; 3]);
+        assert!(cache.key(0, 4, 0).is_nan() && cache.value(0, 4, 1).is_nan());
+    }
+
+    #[test]
+    fn compact_types_take_half_and_a_quarter_of_the_memory() {
+        let bytes = |kind| {
+            let mut cache = KvLayer::new(2, 64, 128, kind);
+            cache.append(&[0.0; 128 * 128], &[0.0; 128 * 128]).unwrap();
+            cache.bytes()
+        };
+        let numbers = 2 * 128 * 128;
+        assert_eq!(CacheType::ALL.map(bytes), [numbers * 4, numbers * 2, numbers * 2, numbers * 17 / 16]);
+    }
+
+    #[test]
+    fn names_round_trip_and_others_are_refused() {
+        for kind in CacheType::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        assert!("f64".parse::<CacheType>().unwrap_err().contains("int8"));
     }
 }

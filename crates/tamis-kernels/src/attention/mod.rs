@@ -6,12 +6,22 @@
 //! order of `d`, exponentials are summed in lanes by absolute position, values are
 //! added in the order of positions. Which queries share a tile changes which loads
 //! are shared and nothing else, so one step and a long prompt give the same bits.
+//!
+//! An f32 cache goes through `tile`, all scores of a row at once; the compact types go
+//! through `flash`, block by block.
 
+mod blocks;
 mod cache;
+mod flash;
+mod queries;
+mod rows;
 pub mod scalar;
 mod tile;
 
-pub use cache::{CacheFull, KvLayer};
+pub use cache::{CacheFull, CacheType, KvLayer};
+
+use cache::Store;
+use queries::Queries;
 
 use crate::pool::{Cpu, Disjoint};
 
@@ -49,12 +59,18 @@ pub fn attend(
     out: &mut [f32],
 ) {
     assert_eq!(out.len(), q.len());
-    let tasks = Tasks::of(q, (start, 1), cache, params);
+    let queries = Queries::of(q, (start, 1), cache, params);
+    let rows = match cache.store() {
+        Store::Rows(rows) => rows,
+        Store::Blocks(blocks) => return flash::attend(cpu, queries, blocks, out),
+    };
+    let tiles = queries.rows().div_ceil(TASK_ROWS);
     let out = Disjoint::new(out);
-    cpu.pool.run(tasks.tiles * params.kv_heads, &|task| {
+    cpu.pool.run(tiles * params.kv_heads, &|task| {
         // The last queries see the most keys: they go first, so that threads end together.
-        let (tile, head) = (tasks.tiles - 1 - task / params.kv_heads, task % params.kv_heads);
-        tile::run(cpu.isa, tasks.task(tile, head), tile::Sink::Values(&out));
+        let (tile, head) = (tiles - 1 - task / params.kv_heads, task % params.kv_heads);
+        let task = tile::Task { tile: queries.tile(tile, head, TASK_ROWS), cache: rows };
+        tile::run(cpu.isa, task, tile::Sink::Values(&out));
     });
 }
 
@@ -75,61 +91,31 @@ pub fn received(
     out: &mut [f32],
 ) {
     assert_eq!(out.len(), cache.len());
-    let tasks = Tasks::of(q, (start, step), cache, params);
+    let queries = Queries::of(q, (start, step), cache, params);
+    let decoded;
+    let keys = match cache.store() {
+        Store::Rows(rows) => rows,
+        Store::Blocks(blocks) => {
+            decoded = blocks.plain_keys(cache.len());
+            &decoded
+        }
+    };
+    let tiles = queries.rows().div_ceil(TASK_ROWS);
     // One row of sums a task, added in the order of tasks: no sum depends on the threads.
-    let mut parts = vec![0.0; tasks.tiles * out.len()];
+    let mut parts = vec![0.0; tiles * out.len()];
     let rows = Disjoint::new(&mut parts);
-    cpu.pool.run(tasks.tiles, &|task| {
-        let tile = tasks.tiles - 1 - task;
+    cpu.pool.run(tiles, &|task| {
+        let tile = tiles - 1 - task;
         // SAFETY: every tile belongs to one task.
         let sums = unsafe { rows.slice(tile * out.len(), out.len()) };
         for head in 0..params.kv_heads {
-            tile::run(cpu.isa, tasks.task(tile, head), tile::Sink::Received(sums));
+            let task = tile::Task { tile: queries.tile(tile, head, TASK_ROWS), cache: keys };
+            tile::run(cpu.isa, task, tile::Sink::Received(sums));
         }
     });
     out.fill(0.0);
     for part in parts.chunks_exact(out.len().max(1)) {
         out.iter_mut().zip(part).for_each(|(out, sum)| *out += sum);
-    }
-}
-
-/// Queries cut into tiles of rows.
-struct Tasks<'a> {
-    q: &'a [f32],
-    start: usize,
-    step: usize,
-    cache: &'a KvLayer,
-    params: &'a AttentionParams,
-    rows: usize,
-    tiles: usize,
-}
-
-impl<'a> Tasks<'a> {
-    fn of(
-        q: &'a [f32],
-        (start, step): (usize, usize),
-        cache: &'a KvLayer,
-        params: &'a AttentionParams,
-    ) -> Self {
-        let AttentionParams { heads, kv_heads, head_dim, .. } = *params;
-        let width = heads * head_dim;
-        assert!(width > 0 && q.len().is_multiple_of(width), "{} values are no rows of {width}", q.len());
-        assert_eq!((cache.kv_heads(), cache.head_dim()), (kv_heads, head_dim), "cache of another shape");
-        assert!(heads.is_multiple_of(kv_heads), "{heads} heads do not share {kv_heads}");
-        assert!(params.window != Some(0), "a window of no positions");
-        assert!(step > 0, "queries at one position");
-        let m = q.len() / width;
-        let last = |m: usize| (m - 1).checked_mul(step).and_then(|way| way.checked_add(start));
-        assert!(m == 0 || last(m).is_some_and(|last| last < cache.len()), "keys are missing");
-        let rows = m * (heads / kv_heads);
-        Self { q, start, step, cache, params, rows, tiles: rows.div_ceil(TASK_ROWS) }
-    }
-
-    fn task(&self, tile: usize, head: usize) -> tile::Task<'a> {
-        let first = tile * TASK_ROWS;
-        let rows = first..(first + TASK_ROWS).min(self.rows);
-        let Self { q, start, step, cache, params, .. } = *self;
-        tile::Task { q, start, step, cache, params, head, rows }
     }
 }
 

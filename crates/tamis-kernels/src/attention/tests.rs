@@ -15,7 +15,7 @@ fn params(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionParams {
 }
 
 fn filled(p: &AttentionParams, len: usize) -> KvLayer {
-    let mut cache = KvLayer::new(p.kv_heads, p.head_dim, len);
+    let mut cache = KvLayer::new(p.kv_heads, p.head_dim, len, CacheType::F32);
     let width = p.kv_heads * p.head_dim;
     cache.append(&noise(len * width, 1), &noise(len * width, 2)).unwrap();
     cache
@@ -123,7 +123,7 @@ fn what_a_query_may_not_see_does_not_reach_it() {
         let (mut k, mut v) = (noise(40 * 16, 1), noise(40 * 16, 2));
         k[25 * 16..26 * 16].fill(f32::NAN);
         v[25 * 16..26 * 16].fill(f32::INFINITY);
-        let mut cache = KvLayer::new(1, 16, 40);
+        let mut cache = KvLayer::new(1, 16, 40, CacheType::F32);
         cache.append(&k, &v).unwrap();
         let mut y = vec![0.0; q.len()];
         attend(&cpu, &q, 0, &cache, &p, &mut y);

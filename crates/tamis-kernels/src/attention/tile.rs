@@ -1,5 +1,4 @@
-//! Some query rows of one key-value head. A row is one query of one head of the
-//! group; row `r` is query `r / group`, so neighbours see almost the same keys.
+//! Some query rows of one key-value head over f32 keys and values. Knows no threads.
 //!
 //! Three passes: scores of all visible positions; softmax, row by row; weighted values,
 //! or, in place of these, the sum of the weights by position. The trick of the first and
@@ -9,8 +8,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::cache::BLOCK;
-use super::{AttentionParams, KvLayer};
+use super::queries::Tile;
+use super::rows::{BLOCK, Rows};
 use crate::aligned::{Aligned, row_lines};
 use crate::isa::{Isa, per_isa};
 use crate::lanes::{Lanes, exp, tanh};
@@ -35,22 +34,15 @@ pub(super) enum Sink<'a> {
 
 /// What one task computes.
 pub(super) struct Task<'a> {
-    pub(super) q: &'a [f32],
-    pub(super) start: usize,
-    /// Positions from one query to the next.
-    pub(super) step: usize,
-    pub(super) cache: &'a KvLayer,
-    pub(super) params: &'a AttentionParams,
-    /// Head of keys and values.
-    pub(super) head: usize,
-    pub(super) rows: Range<usize>,
+    pub(super) tile: Tile<'a>,
+    pub(super) cache: &'a Rows,
 }
 
 /// Computes the rows of a task.
 pub(super) fn run(isa: Isa, task: Task<'_>, sink: Sink<'_>) {
     SCRATCH.with_borrow_mut(|[q, scores, sums]| {
-        let (count, dim) = (task.rows.len(), task.params.head_dim);
-        let visible: Vec<_> = (0..count).map(|row| task.visible(row)).collect();
+        let (count, dim) = (task.tile.rows.len(), task.tile.params.head_dim);
+        let visible: Vec<_> = (0..count).map(|row| task.tile.visible(row)).collect();
         let origin = visible[0].start / BLOCK * BLOCK;
         let positions = visible[count - 1].end.next_multiple_of(BLOCK) - origin;
         let stride = row_lines::<f32>(positions) * BLOCK;
@@ -70,24 +62,11 @@ pub(super) fn run(isa: Isa, task: Task<'_>, sink: Sink<'_>) {
 }
 
 impl Task<'_> {
-    /// Index in `q` and `out` of the first number of a row.
-    fn offset(&self, row: usize) -> usize {
-        let group = self.params.heads / self.params.kv_heads;
-        let (query, member) = ((self.rows.start + row) / group, (self.rows.start + row) % group);
-        (query * self.params.heads + self.head * group + member) * self.params.head_dim
-    }
-    /// Positions that a row sees.
-    fn visible(&self, row: usize) -> Range<usize> {
-        let query = self.offset(row) / (self.params.heads * self.params.head_dim);
-        let end = self.start + query * self.step + 1;
-        self.params.window.map_or(0, |window| end.saturating_sub(window))..end
-    }
     /// The rows' queries, times the scale.
     fn scaled_queries<'b>(&self, to: &'b mut [f32]) -> &'b [f32] {
-        let dim = self.params.head_dim;
-        for (row, to) in to.chunks_exact_mut(dim).enumerate() {
-            let from = &self.q[self.offset(row)..][..dim];
-            to.iter_mut().zip(from).for_each(|(to, q)| *to = q * self.params.scale);
+        let params = self.tile.params;
+        for (row, to) in to.chunks_exact_mut(params.head_dim).enumerate() {
+            to.iter_mut().zip(self.tile.query(row)).for_each(|(to, q)| *to = q * params.scale);
         }
         to
     }
@@ -117,7 +96,7 @@ per_isa! {
         }
         let mut shares = [0.0; super::TASK_ROWS];
         for row in 0..count {
-            shares[row] = 1.0 / softmax(l, task.params.softcap, &mut work, row);
+            shares[row] = 1.0 / softmax(l, task.tile.params.softcap, &mut work, row);
         }
         let out = match sink {
             Sink::Values(out) => out,
@@ -129,11 +108,11 @@ per_isa! {
                 weigh_run(l, task, &mut work, rows, from..(from + RUN).min(all.end));
             }
         }
-        let dim = task.params.head_dim;
+        let dim = task.tile.params.head_dim;
         let padded = dim.next_multiple_of(BLOCK);
         for (row, sums) in work.sums.chunks_exact(padded).enumerate() {
             // SAFETY: every row of every head belongs to one task.
-            let out = unsafe { out.slice(task.offset(row), dim) };
+            let out = unsafe { out.slice(task.tile.offset(row), dim) };
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * shares[row]);
         }
     }
@@ -159,10 +138,10 @@ fn score_run<L: Lanes>(l: L, task: &Task<'_>, work: &mut Work<'_>, rows: Range<u
     while at < end {
         // Two vectors at a time: one block of 16 in 8 lanes, two blocks in 16 lanes.
         let wide = if L::WIDTH == 16 && end - at > BLOCK { 2 * BLOCK } else { BLOCK };
-        let near = task.cache.key_block(at / BLOCK, task.head);
+        let near = task.cache.key_block(at / BLOCK, task.tile.head);
         let far = match (L::WIDTH, wide) {
             (16, BLOCK) => near,
-            (16, _) => task.cache.key_block(at / BLOCK + 1, task.head),
+            (16, _) => task.cache.key_block(at / BLOCK + 1, task.tile.head),
             _ => &near[L::WIDTH..],
         };
         match rows.len() {
@@ -283,9 +262,9 @@ fn weigh<L: Lanes, const R: usize>(
     if span.is_empty() {
         return;
     }
-    let padded = task.params.head_dim.next_multiple_of(BLOCK);
+    let padded = task.tile.params.head_dim.next_multiple_of(BLOCK);
     let stride = task.cache.value_stride();
-    let values = &task.cache.value_rows(task.head)[span.start * stride..];
+    let values = &task.cache.value_rows(task.tile.head)[span.start * stride..];
     assert!(values.len() >= (span.len() - 1) * stride + padded);
     let mut p: [&[f32]; R] = [&[]; R];
     for (r, p) in p.iter_mut().enumerate() {

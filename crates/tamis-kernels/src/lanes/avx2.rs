@@ -111,6 +111,21 @@ impl Lanes for Avx2 {
         })
     }
     #[inline(always)]
+    unsafe fn load_pairs(self, from: *const u16) -> [__m256; 2] {
+        // A bf16 is the upper half of an f32.
+        // SAFETY: the caller promises 16 readable values.
+        let pairs = unsafe { _mm256_loadu_si256(from.cast()) };
+        with_token!([
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)),
+            _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32))),
+        ])
+    }
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const u16) -> __m256 {
+        // SAFETY: the caller promises 8 readable values.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
     fn sum4(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
         with_token!({
             // Halves of a and b side by side, so that one add folds both.

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::math::EXP2;
 use super::{Avx2, Lanes};
 
 /// Proof that this CPU has AVX-512 F, BW, VL and DQ (and all of `Avx2`).
@@ -123,6 +124,37 @@ impl Lanes for Avx512 {
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
             _mm512_mask_add_ps(_mm512_castsi512_ps(cut), nan, a, a)
         })
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(self, from: *const u16) -> [__m512; 2] {
+        // A bf16 is the upper half of an f32.
+        // SAFETY: the caller promises 32 readable values.
+        let pairs = unsafe { _mm512_loadu_si512(from.cast()) };
+        with_token!([
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)),
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32))),
+        ])
+    }
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const u16) -> __m512 {
+        // SAFETY: the caller promises 16 readable values.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    fn exp2(self, x: __m512) -> __m512 {
+        // `f = x - floor x` and `p 2^(floor x)` are one instruction each, at any x.
+        with_token!({
+            let f = _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(x);
+            let mut p = _mm512_set1_ps(EXP2[0]);
+            for c in &EXP2[1..] {
+                p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(*c));
+            }
+            _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0)), x)
+        })
+    }
+    #[inline(always)]
+    fn max_lane(self, v: __m512) -> f32 {
+        with_token!(_mm512_reduce_max_ps(v))
     }
     #[inline(always)]
     fn sum4(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {

@@ -60,9 +60,22 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn pow2(self, n: Self::F) -> Self::F;
     /// Rounds to the nearest bf16 (ties to even), still stored as f32.
     fn round_bf16(self, a: Self::F) -> Self::F;
+    /// `WIDTH` pairs of bf16: the first of each, and the second of each.
+    /// # Safety
+    /// `from` points at `2 * WIDTH` readable values.
+    unsafe fn load_pairs(self, from: *const u16) -> [Self::F; 2];
+    /// `WIDTH` f16.
+    /// # Safety
+    /// `from` points at `WIDTH` readable values.
+    unsafe fn load_halves(self, from: *const u16) -> Self::F;
     /// The sums of four vectors, each by the fixed tree.
     fn sum4(self, v: [Self::F; 4]) -> [f32; 4];
 
+    /// `2^x` for `x <= 127`, within 2^-18, 0 below -126, 1 at 0, NaN for NaN.
+    #[inline(always)]
+    fn exp2(self, x: Self::F) -> Self::F {
+        math::exp2(self, x)
+    }
     /// The sum of one vector by the same tree.
     #[inline(always)]
     fn sum(self, v: Self::F) -> f32 {

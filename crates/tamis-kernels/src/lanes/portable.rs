@@ -97,6 +97,18 @@ impl Lanes for Portable {
         zip(a, a, |a, _| half::bf16::from_f32(a).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_pairs(self, from: *const u16) -> [Self::F; 2] {
+        // SAFETY: the caller promises `2 * N` readable values; no alignment is assumed.
+        let pairs = unsafe { from.cast::<[[u16; 2]; N]>().read_unaligned() };
+        [0, 1].map(|i| pairs.map(|pair| f32::from_bits(u32::from(pair[i]) << 16)))
+    }
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const u16) -> Self::F {
+        // SAFETY: the caller promises `N` readable values; no alignment is assumed.
+        let halves = unsafe { from.cast::<[u16; N]>().read_unaligned() };
+        halves.map(|half| half::f16::from_bits(half).to_f32())
+    }
+    #[inline(always)]
     fn sum4(self, v: [Self::F; 4]) -> [f32; 4] {
         let tree = |v: [f32; N]| {
             let s = [v[0] + v[4], v[1] + v[5], v[2] + v[6], v[3] + v[7]];

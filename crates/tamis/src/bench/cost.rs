@@ -14,6 +14,7 @@ use std::ops::{Add, AddAssign};
 use super::Test;
 use crate::model::decoder::KvCache;
 use crate::model::{Decoder, Linear, NormWeights, Rows};
+use crate::ops::CacheType;
 use crate::units::Alpha;
 
 /// Bytes to read and operations to do.
@@ -81,7 +82,7 @@ pub struct Costs {
 
 impl Costs {
     /// Adds up a model.
-    pub fn of(decoder: &Decoder, alpha: Alpha) -> Self {
+    pub fn of(decoder: &Decoder, alpha: Alpha, cache: CacheType) -> Self {
         let config = decoder.config();
         let (stem, crown) = (decoder.stem(), decoder.crown());
         let linear = |linear: &Linear| Cost::linear(linear, alpha);
@@ -98,7 +99,7 @@ impl Costs {
             body: blocks + stem.project_in().map(linear).unwrap_or_default(),
             head: Cost::sum(crown_parts.into_iter().chain([crown_norm]).flatten()),
             token_bytes: row(&stem.embedding().weight) + stem.positions().map_or(0, row),
-            position_bytes: KvCache::new(config, 0).position_bytes() as u64,
+            position_bytes: KvCache::new(config, 0, cache).position_bytes() as u64,
             position_operations: 4 * (config.heads * config.head_dim) as u64,
             windows: config.layers.iter().map(|layer| layer.window).collect(),
         }
@@ -149,7 +150,7 @@ pub(super) fn batches(prompt: usize, batch: NonZeroUsize) -> impl Iterator<Item 
 
 /// Bytes of all weights in memory; a tied head is counted once.
 pub fn weight_bytes(decoder: &Decoder) -> u64 {
-    let costs = Costs::of(decoder, Alpha::ONE);
+    let costs = Costs::of(decoder, Alpha::ONE, CacheType::F32);
     let embedding = if decoder.config().tied { 0 } else { decoder.stem().embedding().bytes_at(Alpha::ONE) };
     let positions = decoder.stem().positions().map_or(0, |w| w.bytes());
     costs.body.bytes + costs.head.bytes + (embedding + positions) as u64

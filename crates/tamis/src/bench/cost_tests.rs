@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::load::{Checkpoint, testdata};
-use crate::ops::Reference;
+use crate::ops::{CacheType, Reference};
 
 fn decoder(name: &str) -> Option<Decoder> {
     let path = testdata::golden_models()?.join(name);
@@ -22,7 +22,7 @@ const POSITION: u64 = 4 * (2 * 8 + 2 * 16);
 #[test]
 fn one_token_of_a_small_model_by_hand() {
     let Some(decoder) = decoder("llama-gqa") else { return };
-    let costs = Costs::of(&decoder, Alpha::ONE);
+    let costs = Costs::of(&decoder, Alpha::ONE, CacheType::F32);
     let body = 4 * (LINEARS + NORMS + 32); // and a row of the embedding
     let attention = |seen: u64| 2 * seen * 4 * (4 * 8);
     let expected = Cost { bytes: body + 2 * POSITION, operations: 2 * LINEARS + attention(1) };
@@ -42,13 +42,13 @@ fn one_token_of_a_small_model_by_hand() {
 #[test]
 fn a_tied_head_is_in_memory_once_and_read_as_a_head() {
     let Some(decoder) = decoder("opt-350m-like") else { return };
-    let costs = Costs::of(&decoder, Alpha::ONE);
+    let costs = Costs::of(&decoder, Alpha::ONE, CacheType::F32);
     let embedding = decoder.stem().embedding().weight.bytes() as u64;
     let step = costs.pass(0, 1, Rows::Last).bytes;
     assert!(step > embedding && weight_bytes(&decoder) < step + embedding);
     // the whole table of positions is in memory, one row of it is read
     let positions = decoder.stem().positions().unwrap().bytes() as u64;
-    let cache = 2 * KvCache::new(decoder.config(), 0).position_bytes() as u64;
+    let cache = 2 * KvCache::new(decoder.config(), 0, CacheType::F32).position_bytes() as u64;
     let rows = costs.token_bytes;
     assert_eq!(weight_bytes(&decoder) - positions, step - cache - rows);
 }
@@ -57,7 +57,7 @@ fn a_tied_head_is_in_memory_once_and_read_as_a_head() {
 fn windows_count_what_the_tokens_see() {
     for name in ["llama-gqa", "mistral-window", "gemma3"] {
         let Some(decoder) = decoder(name) else { return };
-        let costs = Costs::of(&decoder, Alpha::ONE);
+        let costs = Costs::of(&decoder, Alpha::ONE, CacheType::F32);
         let layers = &decoder.config().layers;
         for start in [0, 1, 3, 4, 5, 6, 20] {
             for tokens in [1, 2, 4, 5, 6, 9] {
@@ -84,7 +84,7 @@ fn windows_count_what_the_tokens_see() {
 #[test]
 fn a_test_is_the_sum_of_its_passes() {
     let Some(decoder) = decoder("llama-gqa") else { return };
-    let costs = Costs::of(&decoder, Alpha::ONE);
+    let costs = Costs::of(&decoder, Alpha::ONE, CacheType::F32);
     let batch = NonZeroUsize::new(4).unwrap();
     let cost = costs.test(Test::new(9, 2).unwrap(), 5, batch);
     let prompt = costs.pass(5, 4, Rows::None) + costs.pass(9, 4, Rows::None) + costs.pass(13, 1, Rows::Last);

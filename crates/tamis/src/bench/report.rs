@@ -36,6 +36,8 @@ pub struct Row {
     pub isa: &'static str,
     /// `f32` or `bf16`.
     pub precision: String,
+    /// Type of keys and values in the cache.
+    pub cache: String,
     /// Mean of `samples`.
     pub mean_tokens_per_second: f64,
     /// Their standard deviation, over n - 1.
@@ -132,6 +134,7 @@ impl Row {
             threads: case.threads.get(),
             isa: rules.isa.name(),
             precision: rules.precision.to_string(),
+            cache: rules.cache.to_string(),
             mean_tokens_per_second: rate.mean,
             sd: rate.sd,
             min: rate.min,

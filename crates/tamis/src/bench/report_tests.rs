@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::*;
 use crate::bench::limits::{Bandwidth, Peak, Unit};
 use crate::bench::{Cost, Test};
-use crate::ops::Isa;
+use crate::ops::{CacheType, Isa, Precision};
 use crate::units::Alpha;
 
 fn row(prompt: usize, generate: usize, seconds: &[f64]) -> Option<Row> {
@@ -23,6 +23,7 @@ fn row(prompt: usize, generate: usize, seconds: &[f64]) -> Option<Row> {
         warmup: Warmup::None,
         isa: Isa::SCALAR,
         precision: Precision::F32,
+        cache: CacheType::F32,
     };
     let test = Test::new(prompt, generate).unwrap();
     let case = Case { test, depth: 3, alpha: Alpha::ZERO, threads: NonZeroUsize::MIN };

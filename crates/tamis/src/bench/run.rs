@@ -12,7 +12,7 @@ use super::{Case, Test};
 use crate::error::Result;
 use crate::model::decoder::KvCache;
 use crate::model::{Decoder, Rows, Sequence};
-use crate::ops::{Cpu, Isa, Ops, Precision};
+use crate::ops::{CacheType, Cpu, Isa, Ops, Precision};
 use crate::units::Alpha;
 
 /// Seed of the tokens that fill the cache.
@@ -42,6 +42,8 @@ pub struct Rules {
     pub isa: Isa,
     /// Precision of the matrix products.
     pub precision: Precision,
+    /// Type of keys and values.
+    pub cache: CacheType,
 }
 
 /// One run of a test.
@@ -102,7 +104,7 @@ impl<'a> Bench<'a> {
         }
         self.filled = None; // its memory goes before the new one's comes
         let config = self.decoder.config();
-        let mut cache = KvCache::new(config, config.context);
+        let mut cache = KvCache::new(config, config.context, self.rules.cache);
         let tokens = random_tokens(DEPTH_SEED, config.vocab, depth);
         for batch in tokens.chunks(self.rules.batch.get()) {
             push(self.decoder, ops, (batch, &mut cache), (alpha, Rows::None), &mut Vec::new())?;

@@ -19,6 +19,7 @@ fn rules(warmup: Warmup) -> Rules {
         warmup,
         isa: Isa::detect(),
         precision: Precision::F32,
+        cache: CacheType::F32,
     }
 }
 

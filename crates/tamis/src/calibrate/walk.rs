@@ -21,7 +21,7 @@ use crate::model::block::{Block, Pass, Role, Span};
 use crate::model::config::Config;
 use crate::model::decoder::Stem;
 use crate::model::rotation::Rotation;
-use crate::ops::{KvLayer, Ops};
+use crate::ops::{CacheType, KvLayer, Ops};
 use crate::units::Alpha;
 
 /// Rows that go through a stage at once: enough for the matrix product, and few enough that a
@@ -60,7 +60,7 @@ impl Frame<'_> {
         let windows = rows / self.length;
         let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
         let mut caches: Vec<KvLayer> =
-            (0..windows).map(|_| KvLayer::new(kv_heads, head_dim, self.length)).collect();
+            (0..windows).map(|_| KvLayer::new(kv_heads, head_dim, self.length, CacheType::F32)).collect();
         let mut spans: Vec<Span<'_>> =
             caches.iter_mut().map(|cache| Span { rows: self.length, cache }).collect();
         let shorter: Vec<Rotation>;

@@ -10,7 +10,7 @@ use super::rotation::Rotation;
 use super::{Linear, NormWeights, Weight};
 use crate::error::{Error, Result};
 use crate::load::Checkpoint;
-use crate::ops::{KvLayer, Ops};
+use crate::ops::{CacheType, KvLayer, Ops};
 use crate::units::Alpha;
 
 /// A whole model in memory.
@@ -54,9 +54,9 @@ pub struct Sequence<'a> {
 }
 
 impl KvCache {
-    /// An empty cache that can hold `capacity` positions.
-    pub fn new(config: &Config, capacity: usize) -> Self {
-        let layer = || KvLayer::new(config.kv_heads, config.head_dim, capacity);
+    /// An empty cache that can hold `capacity` positions, in numbers of that type.
+    pub fn new(config: &Config, capacity: usize, kind: CacheType) -> Self {
+        let layer = || KvLayer::new(config.kv_heads, config.head_dim, capacity, kind);
         Self { layers: config.layers.iter().map(|_| layer()).collect() }
     }
     /// Bytes that attention reads in one layer for one position.

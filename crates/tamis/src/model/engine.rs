@@ -5,20 +5,21 @@ use std::sync::Arc;
 use super::decoder::{Decoder, KvCache, Sequence};
 use super::language_model::{Continuation, LanguageModel, Rows};
 use crate::error::Result;
-use crate::ops::Ops;
+use crate::ops::{CacheType, Ops};
 use crate::units::Alpha;
 
-/// Decoder and op set.
+/// Decoder, op set, and the type of the keys and values that it keeps.
 #[derive(Debug, Clone)]
 pub struct Engine {
     decoder: Arc<Decoder>,
     ops: Arc<dyn Ops>,
+    cache: CacheType,
 }
 
 impl Engine {
-    /// Puts the two together.
-    pub fn new(decoder: Decoder, ops: Arc<dyn Ops>) -> Self {
-        Self { decoder: Arc::new(decoder), ops }
+    /// Puts the three together.
+    pub fn new(decoder: Decoder, ops: Arc<dyn Ops>, cache: CacheType) -> Self {
+        Self { decoder: Arc::new(decoder), ops, cache }
     }
     /// The decoder.
     pub fn decoder(&self) -> &Decoder {
@@ -34,7 +35,7 @@ impl LanguageModel for Engine {
         self.decoder.config().context
     }
     fn start(&self) -> Box<dyn Continuation + '_> {
-        let cache = KvCache::new(self.decoder.config(), self.context());
+        let cache = KvCache::new(self.decoder.config(), self.context(), self.cache);
         Box::new(EngineSequence { engine: self, cache })
     }
 }
@@ -46,7 +47,7 @@ struct EngineSequence<'a> {
 
 impl Continuation for EngineSequence<'_> {
     fn push(&mut self, tokens: &[u32], alpha: Alpha, rows: Rows, logits: &mut Vec<f32>) -> Result<()> {
-        let Engine { decoder, ops } = self.engine;
+        let Engine { decoder, ops, .. } = self.engine;
         let mut batch = [Sequence { tokens, cache: &mut self.cache }];
         let hidden = decoder.hidden(&**ops, &mut batch, alpha)?;
         let asked = rows.count(tokens.len()) * decoder.config().hidden;

@@ -85,13 +85,16 @@ impl Weight {
     pub fn bytes_at(&self, alpha: Alpha) -> usize {
         match self {
             Self::Sieved { base, .. } if alpha == Alpha::ZERO => base.bytes(),
+            Self::Tiled { base, .. } if alpha == Alpha::ZERO => base.bytes(),
             _ => self.bytes(),
         }
     }
     /// Multiply-adds of a product with one row at `alpha`.
     pub fn products_at(&self, alpha: Alpha) -> usize {
         let stream = match self {
-            Self::Sieved { ortho, .. } if alpha > Alpha::ZERO => ortho.entries(),
+            Self::Sieved { ortho, .. } | Self::Tiled { ortho: Some(ortho), .. } if alpha > Alpha::ZERO => {
+                ortho.entries()
+            }
             _ => 0,
         };
         self.rows() * self.cols() + stream

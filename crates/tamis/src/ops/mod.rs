@@ -8,7 +8,7 @@ mod reference;
 
 pub use cpu::Cpu;
 pub use reference::Reference;
-pub use tamis_kernels::attention::{AttentionParams, CacheFull, KvLayer};
+pub use tamis_kernels::attention::{AttentionParams, CacheFull, CacheType, KvLayer};
 pub use tamis_kernels::{Isa, default_threads};
 
 use crate::model::config::{Activation, Norm};

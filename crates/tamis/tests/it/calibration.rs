@@ -4,7 +4,7 @@ use tamis::load::Checkpoint;
 use tamis::model::block::{Block, Pass, Span};
 use tamis::model::decoder::Stem;
 use tamis::model::rotation::Rotation;
-use tamis::ops::{Cpu, Isa, KvLayer, Ops, Precision, Reference};
+use tamis::ops::{CacheType, Cpu, Isa, KvLayer, Ops, Precision, Reference};
 use tamis::units::Alpha;
 
 use crate::places::data;
@@ -25,7 +25,8 @@ fn every_query_asked_shares_out_one_unit_of_attention() {
     let received = |ops: &dyn Ops, step| {
         let x = stem.embed(ops, config, &tokens, &positions).unwrap();
         let pass = Pass { ops, config, rotations: &rotations, alpha: Alpha::ONE };
-        let mut caches = [(); 2].map(|()| KvLayer::new(config.kv_heads, config.head_dim, LENGTH));
+        let mut caches =
+            [(); 2].map(|()| KvLayer::new(config.kv_heads, config.head_dim, LENGTH, CacheType::F32));
         let mut spans: Vec<Span<'_>> = caches.iter_mut().map(|cache| Span { rows: LENGTH, cache }).collect();
         block.attention_received(pass, &block.attention_input(pass, &x), &mut spans, step)
     };

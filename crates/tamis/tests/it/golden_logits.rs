@@ -8,7 +8,7 @@ use std::sync::Arc;
 use safetensors::SafeTensors;
 use tamis::load::Checkpoint;
 use tamis::model::{Decoder, Engine, KvCache, LanguageModel, Rows, Sequence};
-use tamis::ops::{Cpu, Isa, Ops, Precision, Reference};
+use tamis::ops::{CacheType, Cpu, Isa, Ops, Precision, Reference};
 use tamis::units::Alpha;
 
 /// Largest difference of a logit, relative to the largest logit of the model: f32 through
@@ -67,7 +67,8 @@ fn every_family_gives_the_logits_of_transformers() {
             let checkpoint = Checkpoint::open(spec.to_str().unwrap()).unwrap();
             let decoder = Decoder::load(&checkpoint, &Reference).unwrap();
             for ops in op_sets() {
-                let logits = score(&Engine::new(decoder.clone(), ops.clone()), &tokens, usize::MAX);
+                let logits =
+                    score(&Engine::new(decoder.clone(), ops.clone(), CacheType::F32), &tokens, usize::MAX);
                 assert_eq!(logits.len(), expected.len(), "{}", spec.display());
                 let worst = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 assert!(worst <= TOLERANCE * largest, "{} {ops:?}: {worst} of {largest}", spec.display());
@@ -84,7 +85,7 @@ fn chunks_steps_threads_and_batches_give_the_same_bits() {
         let decoder = Decoder::load(&checkpoint, &Reference).unwrap();
         let engine = |threads| {
             let ops = Cpu::new(Isa::from_env().unwrap(), threads, Precision::F32);
-            Engine::new(decoder.clone(), Arc::new(ops))
+            Engine::new(decoder.clone(), Arc::new(ops), CacheType::F32)
         };
         let whole = score(&engine(1), &tokens, usize::MAX);
         for (threads, chunk) in [(1, 1), (2, 1), (2, 7), (3, usize::MAX), (8, 5)] {
@@ -98,7 +99,8 @@ fn chunks_steps_threads_and_batches_give_the_same_bits() {
 fn batched(decoder: &Decoder, tokens: &[u32]) -> Vec<f32> {
     let ops = Cpu::new(Isa::from_env().unwrap(), 2, Precision::F32);
     let config = decoder.config();
-    let mut caches: Vec<KvCache> = (0..3).map(|_| KvCache::new(config, tokens.len())).collect();
+    let mut caches: Vec<KvCache> =
+        (0..3).map(|_| KvCache::new(config, tokens.len(), CacheType::F32)).collect();
     let lengths = [tokens.len(), 1, tokens.len() / 2];
     let mut batch: Vec<Sequence<'_>> = caches
         .iter_mut()

@@ -15,7 +15,7 @@ use tamis::evaluate::{Evaluation, Protocol, Report, Specials};
 use tamis::job::{Calibration, Estimate, Job, Outcome};
 use tamis::load::{AddSpecial, Checkpoint};
 use tamis::model::{Decoder, Engine, LanguageModel, Rows};
-use tamis::ops::{Cpu, Isa, Precision};
+use tamis::ops::{CacheType, Cpu, Isa, Precision};
 use tamis::recipe::{Format, Recipe};
 use tamis::units::Alpha;
 
@@ -56,7 +56,7 @@ fn smollm2_bench() -> Option<Bench> {
 
 fn engine(checkpoint: &Checkpoint) -> Engine {
     let ops = cpu(2, Precision::F32);
-    Engine::new(Decoder::load(checkpoint, &*ops).unwrap(), ops)
+    Engine::new(Decoder::load(checkpoint, &*ops).unwrap(), ops, CacheType::F32)
 }
 
 fn cpu(threads: usize, precision: Precision) -> Arc<Cpu> {

@@ -9,7 +9,7 @@ use tamis::evaluate::{Evaluation, Protocol, Specials};
 use tamis::load::chat::{GenerationPrompt, Message, Role};
 use tamis::load::{AddSpecial, Checkpoint, SpecialText, Tokenizer};
 use tamis::model::{Decoder, Engine};
-use tamis::ops::{Cpu, Isa, Precision};
+use tamis::ops::{CacheType, Cpu, Isa, Precision};
 use tamis::run::{Event, Options, Sampler, Session};
 use tamis::units::Alpha;
 
@@ -30,7 +30,7 @@ struct Real {
 fn real() -> Option<Real> {
     let checkpoint = Checkpoint::open(smollm2()?.to_str().unwrap()).unwrap();
     let ops = Cpu::new(Isa::from_env().unwrap(), 2, Precision::F32);
-    let engine = Engine::new(Decoder::load(&checkpoint, &ops).unwrap(), Arc::new(ops));
+    let engine = Engine::new(Decoder::load(&checkpoint, &ops).unwrap(), Arc::new(ops), CacheType::F32);
     Some(Real { tokenizer: checkpoint.tokenizer().unwrap(), checkpoint, engine })
 }
 

@@ -1,0 +1,361 @@
+//! Some query rows of one key-value head, block after block of keys. Knows no threads.
+//!
+//! For the positions `t` of a block: `s_t = scale log2(e) q . k_t`; `top' = max(top, s)`;
+//! `p_t = 2^(s_t - top')`; all sums so far shrink by `2^(top - top')`; then `sum += p_t`
+//! and `o += p_t v_t` (online softmax: Milakov, Gimelshein, arXiv:1805.02867; over blocks:
+//! Dao et al., FlashAttention, arXiv:2205.14135). Every row goes over whole blocks, with
+//! `p_t = 0` where it may not look: its arithmetic is fixed by its own position.
+//!
+//! The trick: a register tile of rows goes through the lines of keys (values) together;
+//! with the heads of a group among its rows, no line is loaded for each head.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::operand::{self, Operand, OperandKernel};
+use super::view::{Room, View};
+use super::{record, visits};
+use crate::aligned::{Aligned, Plain};
+use crate::attention::blocks::{BLOCK, Blocks, PAIR_LINE};
+use crate::attention::queries::Tile;
+use crate::isa::Isa;
+use crate::lanes::{Lanes, tanh};
+
+thread_local! {
+    /// A thread's buffers.
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+}
+
+struct Scratch {
+    queries: Aligned,
+    padded: Aligned,
+    record: Aligned,
+    room: Room,
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self { queries: Aligned::new(), padded: Aligned::new(), record: Aligned::new(), room: Room::new() }
+    }
+}
+
+/// What one task computes.
+pub(super) struct Task<'a> {
+    pub(super) tile: Tile<'a>,
+    pub(super) blocks: &'a Blocks,
+    pub(super) chunks: Range<usize>,
+}
+
+/// Fills `records`, one a row, with what the rows see in the chunks of the task.
+pub(super) fn gather(isa: Isa, task: &Task<'_>, records: &mut [f32]) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        operand::run(isa, task.blocks.code, Gather { task, records, scratch });
+    });
+}
+
+struct Gather<'a> {
+    task: &'a Task<'a>,
+    records: &'a mut [f32],
+    scratch: &'a mut Scratch,
+}
+
+impl OperandKernel for Gather<'_> {
+    #[inline(always)]
+    fn run<O: Operand>(self, o: O) {
+        let Self { task, records, scratch } = self;
+        let Scratch { queries, padded, record, room } = scratch;
+        let count = task.tile.rows.len();
+        let stride = task.blocks.key_width().next_multiple_of(PAIR_LINE);
+        let queries = queries.numbers::<O::Number>(count * stride);
+        round_queries(o, task, queries, padded.numbers(stride));
+        let reach = task.tile.reach();
+        let size = record::size(task.blocks.value_width());
+        let parts = record.numbers(count * size);
+        let visible: Vec<_> = (0..count).map(|row| task.tile.visible(row)).collect();
+        records.chunks_exact_mut(size).for_each(record::clear);
+        for chunk in task.chunks.clone() {
+            parts.chunks_exact_mut(size).for_each(record::clear);
+            for block in visits::blocks(&reach, chunk) {
+                let view = View::of(task.blocks, (block, task.tile.head), &visible[0], room);
+                visit(o, Work { task, view, visible: &visible, queries, stride, size }, parts);
+            }
+            for (record, part) in records.chunks_exact_mut(size).zip(parts.chunks_exact(size)) {
+                record::join(o.sums(), record, part);
+            }
+        }
+    }
+}
+
+/// The rows' queries as the products want them, each padded with zeros to a whole line.
+#[inline(always)]
+fn round_queries<O: Operand>(o: O, task: &Task<'_>, to: &mut [O::Number], padded: &mut [f32]) {
+    padded.fill(0.0);
+    let step = 2 * O::Sums::WIDTH;
+    for (row, to) in to.chunks_exact_mut(padded.len()).enumerate() {
+        let query = task.tile.query(row);
+        padded[..query.len()].copy_from_slice(query);
+        for (from, to) in padded.chunks_exact(step).zip(to.chunks_exact_mut(step)) {
+            let (low, high) = from.split_at(step / 2);
+            // SAFETY: `to` has `step` numbers.
+            unsafe { o.put(to.as_mut_ptr(), [o.sums().load(low), o.sums().load(high)]) };
+        }
+    }
+}
+
+/// All rows of a task and one block.
+struct Work<'a, N> {
+    task: &'a Task<'a>,
+    view: View<'a>,
+    visible: &'a [Range<usize>],
+    /// `[rows, stride]`.
+    queries: &'a [N],
+    stride: usize,
+    /// Numbers of a record.
+    size: usize,
+}
+
+/// Takes the block into the records of all rows that see any of it.
+#[inline(always)]
+fn visit<O: Operand>(o: O, work: Work<'_, O::Number>, records: &mut [f32]) {
+    let (count, mut first) = (work.visible.len(), 0);
+    while first < count {
+        let tall = match (count - first).min(O::ROWS) {
+            5 => 4,
+            tall => tall,
+        };
+        let seen = work.visible[first].start..work.visible[first + tall - 1].end;
+        if !visits::within(&seen, work.view.block).is_empty() {
+            let records = &mut records[first * work.size..][..tall * work.size];
+            match tall {
+                1 => rows::<O, 1>(o, &work, first, records),
+                2 => rows::<O, 2>(o, &work, first, records),
+                3 => rows::<O, 3>(o, &work, first, records),
+                4 => rows::<O, 4>(o, &work, first, records),
+                _ => rows::<O, 6>(o, &work, first, records),
+            }
+        }
+        first += tall;
+    }
+}
+
+/// Scores or weights of one row in one block.
+type Row<T> = [T; BLOCK];
+
+/// A vector of sums.
+type Sum<O> = <<O as Operand>::Sums as Lanes>::F;
+
+/// The block for R rows from row `first` on.
+#[inline(always)]
+fn rows<O: Operand, const R: usize>(o: O, work: &Work<'_, O::Number>, first: usize, records: &mut [f32]) {
+    let mut scores = Lined([[0.0; BLOCK]; R]);
+    let mut weights = Lined([[O::Number::ZERO; BLOCK]; R]);
+    let queries = &work.queries[first * work.stride..][..R * work.stride];
+    if O::VECTORS == 4 {
+        score::<O, R, 4>(o, queries, work, &mut scores.0);
+    } else {
+        score::<O, R, 2>(o, queries, work, &mut scores.0);
+    }
+    let mut shrink = [o.sums().splat(0.0); R];
+    for r in 0..R {
+        let seen = visits::within(&work.visible[first + r], work.view.block);
+        let record = &mut records[r * work.size..][..work.size];
+        shrink[r] = weigh(o, work, seen, &mut scores.0[r], &mut weights.0[r], record);
+    }
+    let vectors = work.task.blocks.value_width() / O::Sums::WIDTH;
+    let mut at = 0;
+    while at < vectors {
+        match vectors - at {
+            4.. if O::VECTORS == 4 => {
+                add::<O, R, 4>(o, work, (&weights.0, &shrink), at, records);
+                at += 4;
+            }
+            2.. => {
+                add::<O, R, 2>(o, work, (&weights.0, &shrink), at, records);
+                at += 2;
+            }
+            _ => {
+                add::<O, R, 1>(o, work, (&weights.0, &shrink), at, records);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// Starts on a cache line.
+#[repr(align(64))]
+struct Lined<T>(T);
+
+/// `sums[r][j] += sum_s a_r[s] b_j[s]` over `lines` lines, two steps each.
+///
+/// # Safety
+/// `a` points at R rows of `2 lines` numbers, `stride` apart; each `b` at as many lines, or
+/// at a later vector of columns in the first of them.
+#[inline(always)]
+unsafe fn multiply<O: Operand, const R: usize, const N: usize>(
+    o: O,
+    (a, stride): (*const O::Number, usize),
+    b: [*const u16; N],
+    lines: usize,
+    sums: &mut [[Sum<O>; N]; R],
+) {
+    let mut all = *sums;
+    for line in 0..lines {
+        // No closures here: those that are not inlined lack the instruction set.
+        // SAFETY: `line < lines`, and the caller's promise.
+        let mut columns = [unsafe { o.load(b[0].add(line * PAIR_LINE)) }; N];
+        for j in 1..N {
+            // SAFETY: as above.
+            columns[j] = unsafe { o.load(b[j].add(line * PAIR_LINE)) };
+        }
+        for r in 0..R {
+            // SAFETY: as above.
+            let a = unsafe { o.splat(a.add(r * stride + 2 * line)) };
+            for j in 0..N {
+                all[r][j] = o.multiply_add(a, columns[j], all[r][j]);
+            }
+        }
+    }
+    *sums = all;
+}
+
+/// Pointers to the first lines of N vectors of columns from vector `first` on; columns
+/// stand in runs of 16, each `run` lines long.
+#[inline(always)]
+fn columns<O: Operand, const N: usize>(lines: &[u16], first: usize, run: usize) -> [*const u16; N] {
+    let mut all = [lines.as_ptr(); N];
+    for j in 0..N {
+        let column = (first + j) * O::Sums::WIDTH;
+        all[j] = lines[column / 16 * run * PAIR_LINE + column % 16 * O::INTERLEAVED..].as_ptr();
+    }
+    all
+}
+
+/// `q_r . k_t` for R rows and the 64 positions of the block.
+#[inline(always)]
+fn score<O: Operand, const R: usize, const N: usize>(
+    o: O,
+    queries: &[O::Number],
+    work: &Work<'_, O::Number>,
+    scores: &mut [Row<f32>; R],
+) {
+    let l = o.sums();
+    let lines = work.task.blocks.key_width() / 2;
+    assert!(queries.len() == R * work.stride && 2 * lines <= work.stride);
+    assert!(work.view.keys.len() >= BLOCK * 2 * lines);
+    for first in (0..BLOCK / O::Sums::WIDTH).step_by(N) {
+        let keys = columns::<O, N>(work.view.keys, first, lines);
+        let mut sums = [[l.splat(0.0); N]; R];
+        // SAFETY: R rows of `stride >= 2 lines` queries; four runs of `lines` lines of keys.
+        unsafe { multiply(o, (queries.as_ptr(), work.stride), keys, lines, &mut sums) };
+        for r in 0..R {
+            for j in 0..N {
+                l.store(&mut scores[r][(first + j) * O::Sums::WIDTH..], sums[r][j]);
+            }
+        }
+    }
+}
+
+/// Turns a row's products into weights; notes their sum and the largest score in the row's
+/// record. Gives the factor by which what the record already holds shrinks.
+#[inline(always)]
+fn weigh<O: Operand>(
+    o: O,
+    work: &Work<'_, O::Number>,
+    seen: Range<usize>,
+    scores: &mut Row<f32>,
+    weights: &mut Row<O::Number>,
+    record: &mut [f32],
+) -> Sum<O> {
+    let (l, width) = (o.sums(), O::Sums::WIDTH);
+    let mut top = l.splat(record::top(record));
+    finish_scores(l, work, seen, scores);
+    for s in scores.chunks_exact(width) {
+        // The operand order lets no NaN become the largest score.
+        top = l.max(l.load(s), top);
+    }
+    let top = l.max_lane(top);
+    let tops = l.splat(top);
+    let mut total = l.splat(0.0);
+    for at in (0..BLOCK).step_by(2 * width) {
+        let s = [l.load(&scores[at..]), l.load(&scores[at + width..])];
+        let mut p = [l.exp2(l.sub(s[0], tops)), l.exp2(l.sub(s[1], tops))];
+        total = l.add(total, l.add(p[0], p[1]));
+        if let Some(scales) = work.view.value_scales {
+            p = [l.mul(p[0], l.load(&scales[at..])), l.mul(p[1], l.load(&scales[at + width..]))];
+        }
+        // SAFETY: `2 width` divides the 64 weights.
+        unsafe { o.put(weights[at..].as_mut_ptr(), p) };
+    }
+    record::take(l, record, top, total)
+}
+
+/// Turns products into scores in powers of two, minus infinity where they are not seen.
+#[inline(always)]
+fn finish_scores<L: Lanes, N>(l: L, work: &Work<'_, N>, seen: Range<usize>, scores: &mut Row<f32>) {
+    let params = work.task.tile.params;
+    let (factor, cap) = match params.softcap {
+        Some(cap) => (params.scale / cap, Some(l.splat(cap * std::f32::consts::LOG2_E))),
+        None => (params.scale * std::f32::consts::LOG2_E, None),
+    };
+    let (factor, hidden) = (l.splat(factor), l.splat(f32::NEG_INFINITY));
+    let ends = [l.splat(seen.start as f32), l.splat(seen.end as f32)];
+    for at in (0..BLOCK).step_by(L::WIDTH) {
+        let mut s = l.mul(l.load(&scores[at..]), factor);
+        if let Some(scales) = work.view.key_scales {
+            s = l.mul(s, l.load(&scales[at..]));
+        }
+        if let Some(cap) = cap {
+            s = l.mul(cap, tanh(l, s));
+        }
+        if seen.len() < BLOCK {
+            let position = l.load(&POSITIONS[at..]);
+            s = l.select_lt(position, ends[1], s, hidden);
+            s = l.select_lt(position, ends[0], hidden, s);
+        }
+        l.store(&mut scores[at..], s);
+    }
+}
+
+/// 0 to 63.
+static POSITIONS: Row<f32> = {
+    let mut positions = [0.0; BLOCK];
+    let mut i = 0;
+    while i < BLOCK {
+        positions[i] = i as f32;
+        i += 1;
+    }
+    positions
+};
+
+/// `o_r = shrink_r o_r + sum_t p_r[t] v_t` for R rows and N vectors of `d` from `first` on.
+#[inline(always)]
+fn add<O: Operand, const R: usize, const N: usize>(
+    o: O,
+    work: &Work<'_, O::Number>,
+    (weights, shrink): (&[Row<O::Number>; R], &[Sum<O>; R]),
+    first: usize,
+    records: &mut [f32],
+) {
+    let (l, width) = (o.sums(), O::Sums::WIDTH);
+    let half = work.view.values.len() / 2;
+    assert!(half == BLOCK / 2 * work.task.blocks.value_width());
+    let mut sums = [[l.splat(0.0); N]; R];
+    for r in 0..R {
+        let values = record::values(&mut records[r * work.size..][..work.size]);
+        for j in 0..N {
+            sums[r][j] = l.mul(l.load(&values[(first + j) * width..]), shrink[r]);
+        }
+    }
+    for side in 0..2 {
+        let values = columns::<O, N>(&work.view.values[side * half..], first, BLOCK / 4);
+        let weights = weights.as_flattened()[side * BLOCK / 2..].as_ptr();
+        // SAFETY: R rows of 64 weights, of which the half; runs of 16 lines of values.
+        unsafe { multiply(o, (weights, BLOCK), values, BLOCK / 4, &mut sums) };
+    }
+    for r in 0..R {
+        let values = record::values(&mut records[r * work.size..][..work.size]);
+        for j in 0..N {
+            l.store(&mut values[(first + j) * width..], sums[r][j]);
+        }
+    }
+}
