@@ -57,7 +57,7 @@ pub(crate) struct Shared {
 /// How a model is run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Running {
-    /// Rounding of activations: int8 is fast, f32 is exact
+    /// Rounding of activations [default: f32 for eval, else int8]
     #[arg(long, value_enum)]
     pub(crate) precision: Option<PrecisionName>,
     /// Keys and values are kept as f32, bf16, f16 or int8 [default: f32 at precision f32, else bf16]
@@ -161,7 +161,7 @@ pub(crate) struct Eval {
     /// Shares of the ortho stream, all measured in one run
     #[arg(long, value_name = "A,A,..", value_delimiter = ',', default_value = "1")]
     pub(crate) alpha: Vec<f32>,
-    /// Also measure the divergence from this model
+    /// Also measure the divergence from this model, which is run at precision f32
     #[arg(long, value_name = "MODEL")]
     pub(crate) baseline: Option<String>,
     #[command(flatten)]

@@ -13,7 +13,7 @@ use tamis::units::Alpha;
 
 use super::{print_json, print_text};
 use crate::args;
-use crate::opened::{Opened, kernels, threads};
+use crate::opened::{Mode, Opened, kernels, threads};
 use crate::table::Table;
 use crate::terminal::Progress;
 
@@ -23,8 +23,9 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
     let alphas = args.alpha.iter().map(|a| Alpha::new(*a)).collect::<Result<Vec<_>, _>>()?;
     let text = read_text(&args.perplexity)?;
     let ops = kernels(args.shared.threads, args.running.or(Precision::F32))?;
-    let model = Opened::load(&args.model, ops.clone())?;
-    let baseline = args.baseline.as_ref().map(|spec| Opened::load(spec, ops)).transpose()?;
+    let model = Opened::load(&args.model, ops)?;
+    let exact = kernels(args.shared.threads, Mode::EXACT)?;
+    let baseline = args.baseline.as_ref().map(|spec| Opened::load(spec, exact)).transpose()?;
     if let Some(baseline) = &baseline {
         check_vocabularies(&model.tokenizer, &baseline.tokenizer)?;
     }

@@ -16,9 +16,9 @@ pub(crate) mod tiles;
 pub use dense::{DenseF32, DenseHalf, F32Rows, HalfData};
 pub use ggml::{GgmlMatrix, GgmlType};
 pub use integers::{PackedMatrix, packed_words};
-pub use sieved::SievedRows;
+pub use sieved::{SievedRows, SievedTiles};
 pub use sparse::SparseRows;
-pub use tiles::TileMatrix;
+pub use tiles::{SparseTiles, TileMatrix};
 
 use std::ops::Range;
 

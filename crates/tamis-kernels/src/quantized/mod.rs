@@ -33,7 +33,7 @@ use half::f16;
 use crate::aligned::Aligned;
 use crate::isa::Isa;
 use crate::pack::tiles::{Offsets, QUAD_BYTES, TILE};
-use crate::pack::{RowSource, SparseRows, TileMatrix};
+use crate::pack::{RowSource, SparseTiles, TileMatrix};
 use crate::pool::{Cpu, Disjoint};
 use crate::sparse;
 use input::Codes;
@@ -44,7 +44,7 @@ pub struct Product<'a> {
     /// `[n, k]`.
     pub weights: &'a TileMatrix,
     /// A stream that is added with its factor, and multiplied with x as it is.
-    pub stream: Option<(&'a SparseRows, f32)>,
+    pub stream: Option<(&'a SparseTiles, f32)>,
     /// `[m, n]`, overwritten.
     pub y: &'a mut [f32],
 }
@@ -117,7 +117,7 @@ const MOST_TILES: usize = 64;
 /// A product, and its result as all tasks write it.
 struct Out<'a> {
     weights: &'a TileMatrix,
-    stream: Option<(sparse::Input<'a>, (&'a SparseRows, f32))>,
+    stream: Option<(sparse::Input<'a>, (&'a SparseTiles, f32))>,
     y: Disjoint<'a, f32>,
     m: usize,
 }
@@ -136,10 +136,10 @@ impl<'a> Out<'a> {
         let place = |row: usize, columns: Range<usize>| unsafe {
             self.y.slice(row * n + columns.start, columns.len())
         };
-        panel(isa, Panel { weights: self.weights, x, tiles }, &place);
+        panel(isa, Panel { weights: self.weights, x, tiles: tiles.clone() }, &place);
         if let Some((x, stream)) = self.stream {
             debug_assert!(self.m > 0);
-            sparse::add_panel(isa, x, stream, columns.clone(), |row| place(row, columns.clone()));
+            sparse::add_tiles(isa, x, stream, tiles, |row| place(row, columns.clone()));
         }
     }
 }

@@ -5,7 +5,7 @@ use half::f16;
 
 use super::*;
 use crate::linear::noise;
-use crate::pack::{GgmlMatrix, GgmlType, PackedMatrix};
+use crate::pack::{GgmlMatrix, GgmlType, PackedMatrix, SparseRows};
 use crate::pool::Pool;
 
 fn packed(n: usize, k: usize, bits: u32, group: usize, asymmetric: bool) -> TileMatrix {
@@ -132,7 +132,7 @@ fn several_products_and_a_stream_share_one_pass() {
     let x = noise(m * k, 2);
     let weights = [packed(48, k, 4, 64, false), packed(20, k, 8, 32, true), packed(7, k, 3, 128, false)];
     let dense: Vec<f32> = noise(20 * k, 9).iter().map(|v| if *v > 0.45 { *v } else { 0.0 }).collect();
-    let stream = sparse_of(k, &dense);
+    let stream = SparseTiles::from_rows(&sparse_of(k, &dense));
     for isa in Isa::available() {
         let cpu = Cpu::new(isa, 2);
         let mut y: Vec<_> = weights.iter().map(|w| vec![0.0; m * w.rows()]).collect();

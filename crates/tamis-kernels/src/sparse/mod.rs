@@ -10,6 +10,9 @@
 
 #[cfg(test)]
 pub(crate) mod scalar;
+mod tiles;
+
+pub(crate) use tiles::add_tiles;
 
 use std::cell::Cell;
 use std::ops::Range;

@@ -2,7 +2,8 @@
 
 use tamis_kernels::Pool;
 use tamis_kernels::pack::{
-    DenseF32, DenseHalf, GgmlMatrix, PackedMatrix, RowSource, SievedRows, SparseRows, TileMatrix,
+    DenseF32, DenseHalf, GgmlMatrix, PackedMatrix, RowSource, SievedRows, SievedTiles, SparseRows,
+    SparseTiles, TileMatrix,
 };
 
 use crate::ops::Ops;
@@ -32,7 +33,7 @@ pub enum Weight {
         /// The base.
         base: TileMatrix,
         /// The residual stream.
-        ortho: Option<SparseRows>,
+        ortho: Option<SparseTiles>,
     },
 }
 
@@ -55,7 +56,7 @@ impl Weight {
             Self::Sieved { base, .. } if alpha == Alpha::ZERO => f(base),
             Self::Sieved { base, ortho } => f(&SievedRows { base, ortho, alpha: alpha.get() }),
             Self::Tiled { base, ortho: Some(ortho) } if alpha != Alpha::ZERO => {
-                f(&SievedRows { base, ortho, alpha: alpha.get() })
+                f(&SievedTiles { base, ortho, alpha: alpha.get() })
             }
             Self::Tiled { base, .. } => f(base),
         }
@@ -69,7 +70,7 @@ impl Weight {
             Self::F32(_) | Self::Half(_) | Self::Tiled { .. } => (None, None),
         };
         match base {
-            Some(base) => Self::Tiled { base, ortho: ortho.cloned() },
+            Some(base) => Self::Tiled { base, ortho: ortho.map(SparseTiles::from_rows) },
             None => self,
         }
     }
@@ -92,9 +93,8 @@ impl Weight {
     /// Multiply-adds of a product with one row at `alpha`.
     pub fn products_at(&self, alpha: Alpha) -> usize {
         let stream = match self {
-            Self::Sieved { ortho, .. } | Self::Tiled { ortho: Some(ortho), .. } if alpha > Alpha::ZERO => {
-                ortho.entries()
-            }
+            Self::Sieved { ortho, .. } if alpha > Alpha::ZERO => ortho.entries(),
+            Self::Tiled { ortho: Some(ortho), .. } if alpha > Alpha::ZERO => ortho.entries(),
             _ => 0,
         };
         self.rows() * self.cols() + stream
@@ -107,7 +107,7 @@ impl Weight {
             Self::Ggml(w) => w.bytes(),
             Self::Packed(w) => w.bytes(),
             Self::Sieved { base, ortho } => base.bytes() + ortho.bytes(),
-            Self::Tiled { base, ortho } => base.bytes() + ortho.as_ref().map_or(0, SparseRows::bytes),
+            Self::Tiled { base, ortho } => base.bytes() + ortho.as_ref().map_or(0, SparseTiles::bytes),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod build;
 mod planes;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,8 @@ use half::f16;
 
 use planes::planes;
 pub(crate) use planes::quad_of;
+pub(crate) use stream::Span;
+pub use stream::SparseTiles;
 
 use super::RowSource;
 use crate::aligned::{Aligned, numbers};

@@ -1,0 +1,179 @@
+//! The product of a stream in tiles, with the bits of the product of sparse rows: products are
+//! rounded, and a row's are added in their order starting from 0 (a rank that a row is not in
+//! adds 0 to it).
+
+use std::ops::Range;
+
+use half::slice::HalfFloatSliceExt;
+
+use super::{Input, SCRATCH, SIDE, multiply};
+use crate::isa::{Isa, per_isa};
+use crate::pack::tiles::{Span, SparseTiles, TILE};
+
+/// Adds the product with `tiles` of the stream; `place(i)` is `y[i, rows of the tiles]`.
+pub(crate) fn add_tiles<'y>(
+    isa: Isa,
+    x: Input<'_>,
+    (stream, alpha): (&SparseTiles, f32),
+    tiles: Range<usize>,
+    mut place: impl FnMut(usize) -> &'y mut [f32],
+) {
+    let span = stream.span(tiles);
+    let mut scratch = SCRATCH.take();
+    let count = span.columns.len();
+    match x {
+        Input::Row(x) => {
+            // A whole vector can be read at every product.
+            scratch.resize((count + TILE).max(scratch.len()), 0.0);
+            multiply(isa, x, span.columns, span.values, &mut scratch[..count]);
+            sum_tiles(isa, &scratch[..count + TILE], span, alpha, place(0));
+        }
+        Input::Transposed(x, m) => {
+            let sums_len = (span.ranks.len() - 1) * TILE * SIDE;
+            scratch.resize((count + sums_len).max(scratch.len()), 0.0);
+            let (wide, sums) = scratch.split_at_mut(count);
+            span.values.convert_to_f32_slice(wide);
+            let sums = &mut sums[..sums_len];
+            for (first, x) in (0..m).step_by(SIDE).zip(x.chunks_exact(SIDE * stream.cols())) {
+                side_sums(isa, x, span, wide, alpha, sums);
+                for side in 0..SIDE.min(m - first) {
+                    let y = place(first + side);
+                    y.iter_mut().zip(sums.chunks_exact(SIDE)).for_each(|(y, sums)| *y += sums[side]);
+                }
+            }
+        }
+    }
+    SCRATCH.set(scratch);
+}
+
+/// Adds alpha times the sum of each row's products.
+fn sum_tiles(isa: Isa, products: &[f32], span: Span<'_>, alpha: f32, y: &mut [f32]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if isa.avx512().is_some() {
+        // SAFETY: the token proves the features.
+        return unsafe { sum_tiles_avx512(products, span, alpha, y) };
+    }
+    let _ = isa;
+    let mut at = 0;
+    for (ranks, y) in span.ranks.windows(2).zip(y.chunks_mut(TILE)) {
+        let mut sums = [0.0; TILE];
+        for mask in &span.masks[(ranks[0] - span.ranks[0]) as usize..(ranks[1] - span.ranks[0]) as usize] {
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                if mask >> lane & 1 == 1 {
+                    *sum += products[at];
+                    at += 1;
+                }
+            }
+        }
+        y.iter_mut().zip(sums).for_each(|(y, sum)| *y += alpha * sum);
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+fn sum_tiles_avx512(products: &[f32], span: Span<'_>, alpha: f32, y: &mut [f32]) {
+    use std::arch::x86_64::*;
+    let entries: usize = span.masks.iter().map(|mask| mask.count_ones() as usize).sum();
+    assert!(products.len() >= entries + TILE);
+    let mut from = products.as_ptr();
+    for (ranks, y) in span.ranks.windows(2).zip(y.chunks_mut(TILE)) {
+        let mut sum = _mm512_setzero_ps();
+        for mask in &span.masks[(ranks[0] - span.ranks[0]) as usize..(ranks[1] - span.ranks[0]) as usize] {
+            // SAFETY: masks before this one have as many bits as products were passed, so a
+            // whole vector follows.
+            unsafe {
+                sum = _mm512_add_ps(sum, _mm512_maskz_expand_ps(*mask, _mm512_loadu_ps(from)));
+                from = from.add(mask.count_ones() as usize);
+            }
+        }
+        let lanes = ((1u32 << y.len()) - 1) as __mmask16;
+        // SAFETY: lanes behind `y` are masked off.
+        unsafe {
+            let before = _mm512_maskz_loadu_ps(lanes, y.as_ptr());
+            let after = _mm512_add_ps(before, _mm512_mul_ps(_mm512_set1_ps(alpha), sum));
+            _mm512_mask_storeu_ps(y.as_mut_ptr(), lanes, after);
+        }
+    }
+}
+
+per_isa! {
+    /// `out[j][s] = alpha * sum_e v_e x[c_e][s]` for 16 rows side by side.
+    fn side_sums<L>(_l, x: &[f32], span: Span<'_>, values: &[f32], alpha: f32, out: &mut [f32]) {
+        let (x, _) = x.as_chunks::<SIDE>();
+        let (out, _) = out.as_chunks_mut::<SIDE>();
+        let mut entries = span.columns.iter().zip(values);
+        for (ranks, out) in span.ranks.windows(2).zip(out.chunks_exact_mut(TILE)) {
+            out.as_flattened_mut().fill(0.0);
+            for mask in &span.masks[(ranks[0] - span.ranks[0]) as usize..(ranks[1] - span.ranks[0]) as usize] {
+                let mut rest = *mask;
+                while rest != 0 {
+                    let lane = rest.trailing_zeros() as usize;
+                    rest &= rest - 1;
+                    let Some((column, value)) = entries.next() else { return };
+                    let x = &x[usize::from(*column)];
+                    for side in 0..SIDE {
+                        out[lane][side] += value * x[side];
+                    }
+                }
+            }
+            out.as_flattened_mut().iter_mut().for_each(|sum| *sum *= alpha);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linear::noise;
+    use crate::pack::SparseRows;
+    use crate::pool::Cpu;
+    use crate::sparse::add_panel;
+
+    fn rows_of(n: usize, k: usize, density: f32) -> SparseRows {
+        let (mut starts, mut columns, mut values) = (vec![0], Vec::new(), Vec::new());
+        let (chance, weights) = (noise(n * k, 3), noise(n * k, 4));
+        for i in 0..n {
+            for j in (0..k).filter(|j| chance[i * k + j] + 0.5 < density * (i % 5) as f32) {
+                columns.push(j as u16);
+                values.push(half::f16::from_f32(weights[i * k + j]));
+            }
+            starts.push(columns.len() as u32);
+        }
+        SparseRows::new((n, k), starts, columns, values).unwrap()
+    }
+
+    #[test]
+    fn tiles_give_the_bits_of_rows() {
+        for (n, k, density) in [(1, 5, 0.5), (16, 64, 0.1), (33, 576, 0.004), (50, 40, 0.0), (64, 128, 0.25)]
+        {
+            let rows = rows_of(n, k, density);
+            let tiles = SparseTiles::from_rows(&rows);
+            assert_eq!((tiles.rows(), tiles.cols(), tiles.entries()), (n, k, rows.entries()));
+            for row in 0..n {
+                let (mut a, mut b) = (noise(k, 1), noise(k, 1));
+                rows.add_row(row, 0.7, &mut a);
+                tiles.add_row(row, 0.7, &mut b);
+                assert_eq!(a, b);
+            }
+            for (m, isa) in
+                [1, 2, 16, 19].into_iter().flat_map(|m| Isa::available().into_iter().map(move |i| (m, i)))
+            {
+                let (cpu, x) = (Cpu::new(isa, 1), noise(m * k, 7));
+                let mut buffers = [crate::aligned::Aligned::new(), crate::aligned::Aligned::new()];
+                let [first, second] = &mut buffers;
+                let (mut want, mut got) = (noise(m * n, 8), noise(m * n, 8));
+                let slots = crate::pool::Disjoint::new(&mut want);
+                let input = Input::new(&cpu, &x, k, first);
+                // SAFETY: rows are asked for one after the other.
+                add_panel(isa, input, (&rows, 0.7), 0..n, |i| unsafe { slots.slice(i * n, n) });
+                let slots = crate::pool::Disjoint::new(&mut got);
+                let input = Input::new(&cpu, &x, k, second);
+                // SAFETY: as above.
+                add_tiles(isa, input, (&tiles, 0.7), 0..n.div_ceil(TILE), |i| unsafe {
+                    slots.slice(i * n, n)
+                });
+                assert_eq!(got, want, "{} {m}x{k}x{n}", isa.name());
+            }
+        }
+    }
+}
