@@ -256,14 +256,14 @@ pub(crate) struct Chat {
 Examples:
   tamis bench model.gguf
   tamis bench small -p 512,4096 -n 128 -d 0,4096 -t 1,2 -o json
-  tamis bench small -p 0 -n 64 --alpha 0,1        (single tokens only, with and without the ortho stream)
-  tamis bench --roofline -t 1,2                   (the machine alone)
+  tamis bench small -p 0 -n 64 --alpha 0,1    (with and without the ortho stream)
+  tamis bench --roofline -t 1,2               (the machine alone)
 
-The tests are those of llama-bench: random tokens, one untimed run first, tokens a second as mean and
-standard deviation. Lists multiply. ppN reads N tokens in batches, logits for the last one; tgN pushes N
-single tokens. A test longer than the model's context is run all the same and marked: its speed is real.
-The roofline column holds single tokens against the read bandwidth of this machine, and prompts against
-its peak arithmetic, both measured in the same run with as many threads.
+The tests are those of llama-bench: random tokens, an untimed run first, tokens a second as mean
+and standard deviation. Lists multiply. ppN reads N tokens in batches, logits for the last one;
+tgN pushes N single tokens. A test longer than the model's context is run and marked: its speed
+is real. The roofline column holds single tokens against the read bandwidth of this machine, and
+prompts against its peak arithmetic, both measured in the same run with as many threads.
 TAMIS_ISA=scalar|avx2|avx512 pins the instruction set.")]
 pub(crate) struct Bench {
     /// Folder, .gguf file or hf://org/name
@@ -318,7 +318,7 @@ pub(crate) enum BenchOutput {
     Md,
     /// One line a test, no single samples
     Csv,
-    /// One array
+    /// One array; an object of two where --roofline is given with a model
     Json,
     /// One object a line
     Jsonl,
