@@ -258,6 +258,10 @@ impl Blocks {
     pub(super) fn value_piece(&self, block: usize, head: usize) -> Piece<'_> {
         self.values.get(self.code, block * self.kv_heads + head)
     }
+    /// Bytes from a piece of keys, and of values, to that of the next block.
+    pub(super) fn block_bytes(&self) -> [usize; 2] {
+        [&self.keys, &self.values].map(|side| self.kv_heads * side.piece(self.code) * size_of::<Line>())
+    }
     /// Sets the values of one position of a piece, `[64, value_width]` in the piece's order, to 0.
     pub(super) fn clear_value(&self, piece: &mut [u16], position: usize) {
         for d in 0..self.values.padded {

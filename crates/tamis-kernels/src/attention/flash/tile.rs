@@ -77,7 +77,7 @@ impl OperandKernel for Gather<'_> {
         for chunk in task.chunks.clone() {
             parts.chunks_exact_mut(size).for_each(record::clear);
             for block in visits::blocks(&reach, chunk) {
-                let view = View::of(task.blocks, (block, task.tile.head), &visible[0], room);
+                let view = View::of(o, task.blocks, (block, task.tile.head), &visible[0], room);
                 visit(o, Work { task, view, visible: &visible, queries, stride, size }, parts);
             }
             for (record, part) in records.chunks_exact_mut(size).zip(parts.chunks_exact(size)) {
