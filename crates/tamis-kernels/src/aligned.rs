@@ -79,6 +79,10 @@ impl Aligned {
     pub(crate) fn all(&self) -> &[Line] {
         &self.0
     }
+    /// Lines there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.0.capacity()
+    }
     /// Makes room for `count` lines, and no more, without a second allocation.
     pub(crate) fn reserve(&mut self, count: usize) {
         self.0.reserve_exact(count.saturating_sub(self.0.len()));

@@ -172,7 +172,7 @@ impl Blocks {
     pub(super) fn grow(&mut self, end: usize, capacity: usize) {
         for side in [&mut self.keys, &mut self.values] {
             let per_block = self.kv_heads * side.piece(self.code);
-            let held = side.lines.all().len() / per_block;
+            let held = side.lines.room() / per_block;
             let blocks = end.div_ceil(BLOCK);
             if blocks > held {
                 side.lines.reserve(blocks.max(held + held / 2).min(capacity.div_ceil(BLOCK)) * per_block);
@@ -203,6 +203,11 @@ impl Blocks {
         self.finite = true;
     }
 
+    /// Where the buffers lie.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> [*const Line; 2] {
+        [self.keys.lines.all().as_ptr(), self.values.lines.all().as_ptr()]
+    }
     /// One number of a key, decoded.
     pub(super) fn key(&self, head: usize, position: usize, d: usize) -> f32 {
         let place = Order::Keys.place(self.code, self.keys.padded, position % BLOCK, d);
