@@ -74,11 +74,13 @@ impl OperandKernel for Gather<'_> {
         let parts = record.numbers(count * size);
         let visible: Vec<_> = (0..count).map(|row| task.tile.visible(row)).collect();
         records.chunks_exact_mut(size).for_each(record::clear);
+        let mut rows = Rows { scores: [[0.0; BLOCK]; TALLEST], weights: [[O::Number::ZERO; BLOCK]; TALLEST] };
         for chunk in task.chunks.clone() {
             parts.chunks_exact_mut(size).for_each(record::clear);
             for block in visits::blocks(&reach, chunk) {
                 let view = View::of(o, task.blocks, (block, task.tile.head), &visible[0], room);
-                visit(o, Work { task, view, visible: &visible, queries, stride, size }, parts);
+                let work = Work { task, view, visible: &visible, queries, stride, size };
+                visit(o, work, &mut rows, parts);
             }
             for (record, part) in records.chunks_exact_mut(size).zip(parts.chunks_exact(size)) {
                 record::join(o.sums(), record, part);
@@ -117,7 +119,7 @@ struct Work<'a, N> {
 
 /// Takes the block into the records of all rows that see any of it.
 #[inline(always)]
-fn visit<O: Operand>(o: O, work: Work<'_, O::Number>, records: &mut [f32]) {
+fn visit<O: Operand>(o: O, work: Work<'_, O::Number>, room: &mut Rows<O::Number>, records: &mut [f32]) {
     let (count, mut first) = (work.visible.len(), 0);
     while first < count {
         let tall = match (count - first).min(O::ROWS) {
@@ -128,11 +130,11 @@ fn visit<O: Operand>(o: O, work: Work<'_, O::Number>, records: &mut [f32]) {
         if !visits::within(&seen, work.view.block).is_empty() {
             let records = &mut records[first * work.size..][..tall * work.size];
             match tall {
-                1 => rows::<O, 1>(o, &work, first, records),
-                2 => rows::<O, 2>(o, &work, first, records),
-                3 => rows::<O, 3>(o, &work, first, records),
-                4 => rows::<O, 4>(o, &work, first, records),
-                _ => rows::<O, 6>(o, &work, first, records),
+                1 => rows::<O, 1>(o, &work, first, room, records),
+                2 => rows::<O, 2>(o, &work, first, room, records),
+                3 => rows::<O, 3>(o, &work, first, room, records),
+                4 => rows::<O, 4>(o, &work, first, room, records),
+                _ => rows::<O, 6>(o, &work, first, room, records),
             }
         }
         first += tall;
@@ -142,49 +144,61 @@ fn visit<O: Operand>(o: O, work: Work<'_, O::Number>, records: &mut [f32]) {
 /// Scores or weights of one row in one block.
 type Row<T> = [T; BLOCK];
 
+/// Rows of the tallest register tile.
+const TALLEST: usize = 6;
+
+/// Scores and weights of a register tile.
+#[repr(align(64))]
+struct Rows<N> {
+    scores: [Row<f32>; TALLEST],
+    weights: [Row<N>; TALLEST],
+}
+
 /// A vector of sums.
 type Sum<O> = <<O as Operand>::Sums as Lanes>::F;
 
 /// The block for R rows from row `first` on: each step for all rows before the next, so that
 /// none waits for the chain of one row.
 #[inline(always)]
-fn rows<O: Operand, const R: usize>(o: O, work: &Work<'_, O::Number>, first: usize, records: &mut [f32]) {
-    let mut scores = Lined([[0.0; BLOCK]; R]);
-    let mut weights = Lined([[O::Number::ZERO; BLOCK]; R]);
+fn rows<O: Operand, const R: usize>(
+    o: O,
+    work: &Work<'_, O::Number>,
+    first: usize,
+    room: &mut Rows<O::Number>,
+    records: &mut [f32],
+) {
+    let scores: &mut [Row<f32>; R] = room.scores.first_chunk_mut().expect("R is TALLEST at most");
+    let weights: &mut [Row<O::Number>; R] = room.weights.first_chunk_mut().expect("as above");
     let queries = &work.queries[first * work.stride..][..R * work.stride];
     if O::VECTORS == 4 {
-        multiply_keys::<O, R, 4>(o, queries, work, &mut scores.0);
+        multiply_keys::<O, R, 4>(o, queries, work, scores);
     } else {
-        multiply_keys::<O, R, 2>(o, queries, work, &mut scores.0);
+        multiply_keys::<O, R, 2>(o, queries, work, scores);
     }
     for r in 0..R {
         let seen = visits::within(&work.visible[first + r], work.view.block);
-        finish_scores(o.sums(), work, seen, &mut scores.0[r]);
+        finish_scores(o.sums(), work, seen, &mut scores[r]);
     }
-    let shrink = weigh(o, work, &scores.0, &mut weights.0, records);
+    let shrink = weigh(o, work, scores, weights, records);
     let vectors = work.task.blocks.value_width() / O::Sums::WIDTH;
     let mut at = 0;
     while at < vectors {
         match vectors - at {
             4.. if O::VECTORS == 4 => {
-                add_values::<O, R, 4>(o, work, (&weights.0, &shrink), at, records);
+                add_values::<O, R, 4>(o, work, (weights, &shrink), at, records);
                 at += 4;
             }
             2.. => {
-                add_values::<O, R, 2>(o, work, (&weights.0, &shrink), at, records);
+                add_values::<O, R, 2>(o, work, (weights, &shrink), at, records);
                 at += 2;
             }
             _ => {
-                add_values::<O, R, 1>(o, work, (&weights.0, &shrink), at, records);
+                add_values::<O, R, 1>(o, work, (weights, &shrink), at, records);
                 at += 1;
             }
         }
     }
 }
-
-/// Starts on a cache line.
-#[repr(align(64))]
-struct Lined<T>(T);
 
 /// `sums[r][j] += sum_s a_r[s] b_j[s]` over `lines` lines, two steps each.
 ///
