@@ -3,14 +3,13 @@
 //! before it is timed. Run with `cargo bench -p tamis-kernels --bench attention`; give
 //! names of shapes or types to take only these.
 
+mod timing;
+
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use tamis_kernels::attention::{AttentionParams, CacheType, KvLayer, attend, scalar};
 use tamis_kernels::{Cpu, Isa, default_threads};
-
-/// Enough to find a quiet moment, little enough for a habit.
-const RUNS: usize = 5;
+use timing::{best, noise};
 
 /// Name, query heads, heads of keys and values, width of a head.
 const SHAPES: [(&str, usize, usize, usize); 3] =
@@ -38,26 +37,6 @@ fn main() {
     }
 }
 
-fn noise(len: usize) -> Vec<f32> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-/// The least disturbed of a few runs.
-fn best(mut run: impl FnMut()) -> Duration {
-    run();
-    let time = |_| {
-        let start = Instant::now();
-        run();
-        start.elapsed()
-    };
-    (0..RUNS).map(time).min().unwrap_or_default()
-}
-
 fn filled(params: &AttentionParams, kind: CacheType, len: usize) -> KvLayer {
     let mut cache = KvLayer::new(params.kv_heads, params.head_dim, len, kind);
     let rows = noise(len * params.kv_heads * params.head_dim);
@@ -73,7 +52,7 @@ fn bench(cpu: &Cpu, name: &str, params: &AttentionParams, kind: CacheType) {
         let mut out = vec![0.0; q.len()];
         attend(cpu, &q, 0, &cache, params, &mut out);
         check(&q, &out, &cache, params);
-        let time = best(|| attend(cpu, &q, 0, &cache, params, black_box(&mut out)));
+        let time = best(cpu.pool.threads(), || attend(cpu, &q, 0, &cache, params, black_box(&mut out)));
         // Scores and values: 4 operations for each number of a row and each visible pair.
         let flops = 4.0 * (width * len * (len + 1) / 2) as f64;
         println!("{name}: prefill {len} {:>7.1} GFLOP/s ({time:.1?})", flops / time.as_secs_f64() / 1e9);
@@ -100,7 +79,7 @@ fn bench_step(cpu: &Cpu, name: &str, params: &AttentionParams, kind: CacheType) 
     attend(cpu, &q, len - 2, &layer, params, &mut out);
     check(&q, &out, &layer, params);
     let (q, out) = (&q[..width], &mut out[..width]);
-    let time = best(|| {
+    let time = best(cpu.pool.threads(), || {
         for layer in &layers {
             attend(cpu, q, len - 1, layer, params, black_box(&mut *out));
         }

@@ -52,6 +52,19 @@ pub(crate) fn numbers_mut<T: Plain>(lines: &mut [Line]) -> &mut [T] {
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
 }
 
+/// Asks for what may lie at an address before it is needed; nothing else happens.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction, and it never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
 /// Lines for a row of `len` values: an odd number, so that rows do not fall on the
 /// same sets of a cache.
 pub(crate) fn row_lines<T>(len: usize) -> usize {
@@ -73,6 +86,10 @@ impl Aligned {
     /// All lines.
     pub(crate) fn all(&self) -> &[Line] {
         &self.0
+    }
+    /// Lines there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.0.capacity()
     }
     /// Makes room for `count` lines, and no more, without a second allocation.
     pub(crate) fn reserve(&mut self, count: usize) {

@@ -176,7 +176,7 @@ impl Blocks {
     pub(super) fn grow(&mut self, end: usize, capacity: usize) {
         for side in [&mut self.keys, &mut self.values] {
             let per_block = self.kv_heads * side.piece(self.code);
-            let held = side.lines.all().len() / per_block;
+            let held = side.lines.room() / per_block;
             let blocks = end.div_ceil(BLOCK);
             if blocks > held {
                 side.lines.reserve(blocks.max(held + held / 2).min(capacity.div_ceil(BLOCK)) * per_block);
@@ -207,6 +207,11 @@ impl Blocks {
         self.finite = true;
     }
 
+    /// Where the buffers lie.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> [*const Line; 2] {
+        [self.keys.lines.all().as_ptr(), self.values.lines.all().as_ptr()]
+    }
     /// One number of a key, decoded.
     pub(super) fn key(&self, head: usize, position: usize, d: usize) -> f32 {
         let place = Order::Keys.place(self.code, self.keys.padded, position % BLOCK, d);
@@ -261,6 +266,10 @@ impl Blocks {
     /// Values of one head in one block.
     pub(super) fn value_piece(&self, block: usize, head: usize) -> Piece<'_> {
         self.values.get(self.code, block * self.kv_heads + head)
+    }
+    /// Bytes from a piece of keys, and of values, to that of the next block.
+    pub(super) fn block_bytes(&self) -> [usize; 2] {
+        [&self.keys, &self.values].map(|side| self.kv_heads * side.piece(self.code) * size_of::<Line>())
     }
     /// Sets the values of one position of a piece, `[64, value_width]` in the piece's order, to 0.
     pub(super) fn clear_value(&self, piece: &mut [u16], position: usize) {

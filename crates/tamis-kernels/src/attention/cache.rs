@@ -270,6 +270,25 @@ mod tests {
     }
 
     #[test]
+    fn memory_moves_seldom_while_positions_come_one_by_one() {
+        for kind in CacheType::ALL {
+            let mut cache = KvLayer::new(1, 16, 5000, kind);
+            let (mut moves, mut places) = (0, [std::ptr::null(); 2]);
+            for _ in 0..5000 {
+                cache.append(&[0.5; 16], &[0.5; 16]).unwrap();
+                let now = match &cache.store {
+                    Store::Rows(rows) => rows.places(),
+                    Store::Blocks(blocks) => blocks.places(),
+                };
+                moves += usize::from(now != places);
+                places = now;
+            }
+            // 16 positions grow by half 15 times to 5000; the first steps round to a block.
+            assert!(moves <= 20, "{kind}: {moves}");
+        }
+    }
+
+    #[test]
     fn names_round_trip_and_others_are_refused() {
         for kind in CacheType::ALL {
             assert_eq!(kind.to_string().parse(), Ok(kind));

@@ -4,6 +4,8 @@
 //! positions are then plain multiply-adds over `d`, one lane a position, and no vector
 //! is ever summed across. Values lie as `[position][head][d]`, `d` padded to 16.
 
+#[cfg(test)]
+use crate::aligned::Line;
 use crate::aligned::{Aligned, numbers, numbers_mut};
 
 /// Positions in a block of keys; also the padding of a value row.
@@ -30,10 +32,10 @@ impl Rows {
     /// Makes room for `end` positions; grows by half, never beyond the capacity.
     pub(super) fn grow(&mut self, end: usize, capacity: usize) {
         let per_block = self.kv_heads * self.head_dim;
-        let held = self.keys.all().len() / per_block * BLOCK;
+        let held = self.keys.room() / per_block * BLOCK;
         if end > held {
-            let room = end.max(held + held / 2).min(capacity.next_multiple_of(BLOCK));
-            self.keys.reserve(room.div_ceil(BLOCK) * per_block);
+            let room = end.max(held + held / 2).min(capacity).next_multiple_of(BLOCK);
+            self.keys.reserve(room / BLOCK * per_block);
             self.values.reserve(room * self.value_stride() / BLOCK);
         }
         self.keys.extend(end.div_ceil(BLOCK) * per_block);
@@ -67,6 +69,11 @@ impl Rows {
         }
     }
 
+    /// Where the buffers lie.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> [*const Line; 2] {
+        [self.keys.all().as_ptr(), self.values.all().as_ptr()]
+    }
     /// One number of a key.
     pub(super) fn key(&self, head: usize, position: usize, d: usize) -> f32 {
         self.key_block(position / BLOCK, head)[d * BLOCK + position % BLOCK]

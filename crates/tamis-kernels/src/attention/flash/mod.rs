@@ -22,7 +22,7 @@ use crate::isa::per_isa;
 use crate::pool::{Cpu, Disjoint};
 
 /// Rows of a task: whole register tiles, and enough that keys from memory are no matter.
-const TASK_ROWS: usize = 48;
+const TASK_ROWS: usize = 96;
 
 /// Tasks a thread before chunks become tasks of their own.
 const TASKS_PER_THREAD: usize = 4;
@@ -74,7 +74,7 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn of(queries: Queries<'a>, blocks: &'a Blocks, out: Disjoint<'a, f32>) -> Self {
         // What a query may not see must be cleared, where it is not finite: one query a tile.
-        let tall = if blocks.finite() { TASK_ROWS } else { queries.group() };
+        let tall = if blocks.finite() { TASK_ROWS.min(queries.rows()).max(1) } else { queries.group() };
         let tiles = queries.rows().div_ceil(tall);
         let record = record::size(blocks.value_width());
         Self { queries, blocks, out, tall, tiles, record, size: tall * record }

@@ -45,6 +45,13 @@ pub(super) trait Operand: Copy {
     /// # Safety
     /// `to` points at `2 * WIDTH` writable numbers.
     unsafe fn put(self, to: *mut Self::Number, values: [<Self::Sums as Lanes>::F; 2]);
+    /// Codes as bf16, which holds them all; a multiple of 32 of them.
+    #[inline(always)]
+    fn widen(self, codes: &[i8], to: &mut [u16]) {
+        for (to, code) in to.iter_mut().zip(codes) {
+            *to = (f32::from(*code).to_bits() >> 16) as u16;
+        }
+    }
 }
 
 /// A kernel that is written once for any operand; `run` must be `#[inline(always)]`.
@@ -158,6 +165,17 @@ mod hardware {
             unsafe {
                 let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
                 _mm512_storeu_si512(to.cast(), both);
+            }
+        }
+        #[inline(always)]
+        fn widen(self, codes: &[i8], to: &mut [u16]) {
+            for (codes, to) in codes.chunks_exact(32).zip(to.chunks_exact_mut(32)) {
+                // SAFETY: 32 codes and 32 numbers; the token proves the instructions.
+                unsafe {
+                    let low = _mm512_cvtepi8_epi32(_mm_loadu_si128(codes.as_ptr().cast()));
+                    let high = _mm512_cvtepi8_epi32(_mm_loadu_si128(codes.as_ptr().add(16).cast()));
+                    self.put(to.as_mut_ptr(), [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high)]);
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ use super::operand::{self, Operand, OperandKernel};
 use super::view::{Room, View};
 use super::{record, visits};
 use crate::aligned::{Aligned, Plain};
+use crate::attention::AttentionParams;
 use crate::attention::blocks::{BLOCK, Blocks, PAIR_LINE};
 use crate::attention::queries::Tile;
 use crate::isa::Isa;
@@ -73,11 +74,13 @@ impl OperandKernel for Gather<'_> {
         let parts = record.numbers(count * size);
         let visible: Vec<_> = (0..count).map(|row| task.tile.visible(row)).collect();
         records.chunks_exact_mut(size).for_each(record::clear);
+        let mut rows = Rows { scores: [[0.0; BLOCK]; TALLEST], weights: [[O::Number::ZERO; BLOCK]; TALLEST] };
         for chunk in task.chunks.clone() {
             parts.chunks_exact_mut(size).for_each(record::clear);
             for block in visits::blocks(&reach, chunk) {
-                let view = View::of(task.blocks, (block, task.tile.head), &visible[0], room);
-                visit(o, Work { task, view, visible: &visible, queries, stride, size }, parts);
+                let view = View::of(o, task.blocks, (block, task.tile.head), &visible[0], room);
+                let work = Work { task, view, visible: &visible, queries, stride, size };
+                visit(o, work, &mut rows, parts);
             }
             for (record, part) in records.chunks_exact_mut(size).zip(parts.chunks_exact(size)) {
                 record::join(o.sums(), record, part);
@@ -116,7 +119,7 @@ struct Work<'a, N> {
 
 /// Takes the block into the records of all rows that see any of it.
 #[inline(always)]
-fn visit<O: Operand>(o: O, work: Work<'_, O::Number>, records: &mut [f32]) {
+fn visit<O: Operand>(o: O, work: Work<'_, O::Number>, room: &mut Rows<O::Number>, records: &mut [f32]) {
     let (count, mut first) = (work.visible.len(), 0);
     while first < count {
         let tall = match (count - first).min(O::ROWS) {
@@ -127,11 +130,11 @@ fn visit<O: Operand>(o: O, work: Work<'_, O::Number>, records: &mut [f32]) {
         if !visits::within(&seen, work.view.block).is_empty() {
             let records = &mut records[first * work.size..][..tall * work.size];
             match tall {
-                1 => rows::<O, 1>(o, &work, first, records),
-                2 => rows::<O, 2>(o, &work, first, records),
-                3 => rows::<O, 3>(o, &work, first, records),
-                4 => rows::<O, 4>(o, &work, first, records),
-                _ => rows::<O, 6>(o, &work, first, records),
+                1 => rows::<O, 1>(o, &work, first, room, records),
+                2 => rows::<O, 2>(o, &work, first, room, records),
+                3 => rows::<O, 3>(o, &work, first, room, records),
+                4 => rows::<O, 4>(o, &work, first, room, records),
+                _ => rows::<O, 6>(o, &work, first, room, records),
             }
         }
         first += tall;
@@ -141,49 +144,61 @@ fn visit<O: Operand>(o: O, work: Work<'_, O::Number>, records: &mut [f32]) {
 /// Scores or weights of one row in one block.
 type Row<T> = [T; BLOCK];
 
+/// Rows of the tallest register tile.
+const TALLEST: usize = 6;
+
+/// Scores and weights of a register tile.
+#[repr(align(64))]
+struct Rows<N> {
+    scores: [Row<f32>; TALLEST],
+    weights: [Row<N>; TALLEST],
+}
+
 /// A vector of sums.
 type Sum<O> = <<O as Operand>::Sums as Lanes>::F;
 
-/// The block for R rows from row `first` on.
+/// The block for R rows from row `first` on: each step for all rows before the next, so that
+/// none waits for the chain of one row.
 #[inline(always)]
-fn rows<O: Operand, const R: usize>(o: O, work: &Work<'_, O::Number>, first: usize, records: &mut [f32]) {
-    let mut scores = Lined([[0.0; BLOCK]; R]);
-    let mut weights = Lined([[O::Number::ZERO; BLOCK]; R]);
+fn rows<O: Operand, const R: usize>(
+    o: O,
+    work: &Work<'_, O::Number>,
+    first: usize,
+    room: &mut Rows<O::Number>,
+    records: &mut [f32],
+) {
+    let scores: &mut [Row<f32>; R] = room.scores.first_chunk_mut().expect("R is TALLEST at most");
+    let weights: &mut [Row<O::Number>; R] = room.weights.first_chunk_mut().expect("as above");
     let queries = &work.queries[first * work.stride..][..R * work.stride];
     if O::VECTORS == 4 {
-        score::<O, R, 4>(o, queries, work, &mut scores.0);
+        multiply_keys::<O, R, 4>(o, queries, work, scores);
     } else {
-        score::<O, R, 2>(o, queries, work, &mut scores.0);
+        multiply_keys::<O, R, 2>(o, queries, work, scores);
     }
-    let mut shrink = [o.sums().splat(0.0); R];
     for r in 0..R {
         let seen = visits::within(&work.visible[first + r], work.view.block);
-        let record = &mut records[r * work.size..][..work.size];
-        shrink[r] = weigh(o, work, seen, &mut scores.0[r], &mut weights.0[r], record);
+        finish_scores(o.sums(), work, seen, &mut scores[r]);
     }
+    let shrink = weigh(o, work, scores, weights, records);
     let vectors = work.task.blocks.value_width() / O::Sums::WIDTH;
     let mut at = 0;
     while at < vectors {
         match vectors - at {
             4.. if O::VECTORS == 4 => {
-                add::<O, R, 4>(o, work, (&weights.0, &shrink), at, records);
+                add_values::<O, R, 4>(o, work, (weights, &shrink), at, records);
                 at += 4;
             }
             2.. => {
-                add::<O, R, 2>(o, work, (&weights.0, &shrink), at, records);
+                add_values::<O, R, 2>(o, work, (weights, &shrink), at, records);
                 at += 2;
             }
             _ => {
-                add::<O, R, 1>(o, work, (&weights.0, &shrink), at, records);
+                add_values::<O, R, 1>(o, work, (weights, &shrink), at, records);
                 at += 1;
             }
         }
     }
 }
-
-/// Starts on a cache line.
-#[repr(align(64))]
-struct Lined<T>(T);
 
 /// `sums[r][j] += sum_s a_r[s] b_j[s]` over `lines` lines, two steps each.
 ///
@@ -230,15 +245,16 @@ fn columns<O: Operand, const N: usize>(lines: &[u16], first: usize, run: usize) 
     all
 }
 
-/// `q_r . k_t` for R rows and the 64 positions of the block.
+/// `factor q_r . k_t` for R rows and the 64 positions of the block.
 #[inline(always)]
-fn score<O: Operand, const R: usize, const N: usize>(
+fn multiply_keys<O: Operand, const R: usize, const N: usize>(
     o: O,
     queries: &[O::Number],
     work: &Work<'_, O::Number>,
     scores: &mut [Row<f32>; R],
 ) {
     let l = o.sums();
+    let factor = l.splat(factor(work.task.tile.params));
     let lines = work.task.blocks.key_width() / 2;
     assert!(queries.len() == R * work.stride && 2 * lines <= work.stride);
     assert!(work.view.keys.len() >= BLOCK * 2 * lines);
@@ -249,71 +265,81 @@ fn score<O: Operand, const R: usize, const N: usize>(
         unsafe { multiply(o, (queries.as_ptr(), work.stride), keys, lines, &mut sums) };
         for r in 0..R {
             for j in 0..N {
-                l.store(&mut scores[r][(first + j) * O::Sums::WIDTH..], sums[r][j]);
+                l.store(&mut scores[r][(first + j) * O::Sums::WIDTH..], l.mul(sums[r][j], factor));
             }
         }
     }
 }
 
-/// Turns a row's products into weights; notes their sum and the largest score in the row's
-/// record. Gives the factor by which what the record already holds shrinks.
-#[inline(always)]
-fn weigh<O: Operand>(
-    o: O,
-    work: &Work<'_, O::Number>,
-    seen: Range<usize>,
-    scores: &mut Row<f32>,
-    weights: &mut Row<O::Number>,
-    record: &mut [f32],
-) -> Sum<O> {
-    let (l, width) = (o.sums(), O::Sums::WIDTH);
-    let mut top = l.splat(record::top(record));
-    finish_scores(l, work, seen, scores);
-    for s in scores.chunks_exact(width) {
-        // The operand order lets no NaN become the largest score.
-        top = l.max(l.load(s), top);
-    }
-    let top = l.max_lane(top);
-    let tops = l.splat(top);
-    let mut total = l.splat(0.0);
-    for at in (0..BLOCK).step_by(2 * width) {
-        let s = [l.load(&scores[at..]), l.load(&scores[at + width..])];
-        let mut p = [l.exp2(l.sub(s[0], tops)), l.exp2(l.sub(s[1], tops))];
-        total = l.add(total, l.add(p[0], p[1]));
-        if let Some(scales) = work.view.value_scales {
-            p = [l.mul(p[0], l.load(&scales[at..])), l.mul(p[1], l.load(&scales[at + width..]))];
-        }
-        // SAFETY: `2 width` divides the 64 weights.
-        unsafe { o.put(weights[at..].as_mut_ptr(), p) };
-    }
-    record::take(l, record, top, total)
-}
-
-/// Turns products into scores in powers of two, minus infinity where they are not seen.
+/// Turns products, scaled, into scores in powers of two, minus infinity where they are not
+/// seen. They are that already where there is no cap, no code and nothing to hide.
 #[inline(always)]
 fn finish_scores<L: Lanes, N>(l: L, work: &Work<'_, N>, seen: Range<usize>, scores: &mut Row<f32>) {
-    let params = work.task.tile.params;
-    let (factor, cap) = match params.softcap {
-        Some(cap) => (params.scale / cap, Some(l.splat(cap * std::f32::consts::LOG2_E))),
-        None => (params.scale * std::f32::consts::LOG2_E, None),
-    };
-    let (factor, hidden) = (l.splat(factor), l.splat(f32::NEG_INFINITY));
-    let ends = [l.splat(seen.start as f32), l.splat(seen.end as f32)];
+    let softcap = work.task.tile.params.softcap;
+    if softcap.is_none() && work.view.key_scales.is_none() && seen.len() == BLOCK {
+        return;
+    }
+    let (start, end) = (l.splat(seen.start as f32), l.splat(seen.end as f32));
+    let hidden = l.splat(f32::NEG_INFINITY);
     for at in (0..BLOCK).step_by(L::WIDTH) {
-        let mut s = l.mul(l.load(&scores[at..]), factor);
+        let mut s = l.load(&scores[at..]);
         if let Some(scales) = work.view.key_scales {
             s = l.mul(s, l.load(&scales[at..]));
         }
-        if let Some(cap) = cap {
-            s = l.mul(cap, tanh(l, s));
+        if let Some(cap) = softcap {
+            s = l.mul(l.splat(cap * std::f32::consts::LOG2_E), tanh(l, s));
         }
-        if seen.len() < BLOCK {
-            let position = l.load(&POSITIONS[at..]);
-            s = l.select_lt(position, ends[1], s, hidden);
-            s = l.select_lt(position, ends[0], hidden, s);
-        }
+        let position = l.load(&POSITIONS[at..]);
+        s = l.select_lt(position, end, s, hidden);
+        s = l.select_lt(position, start, hidden, s);
         l.store(&mut scores[at..], s);
     }
+}
+
+/// The factor on products: the scale, and what makes them powers of two or fit for the cap.
+fn factor(params: &AttentionParams) -> f32 {
+    params.softcap.map_or(params.scale * std::f32::consts::LOG2_E, |cap| params.scale / cap)
+}
+
+/// Turns the scores of R rows into weights; notes their sums and the largest scores in the
+/// rows' records. Gives the factors by which what the records already hold shrinks.
+#[inline(always)]
+fn weigh<O: Operand, const R: usize>(
+    o: O,
+    work: &Work<'_, O::Number>,
+    scores: &[Row<f32>; R],
+    weights: &mut [Row<O::Number>; R],
+    records: &mut [f32],
+) -> [Sum<O>; R] {
+    let (l, width) = (o.sums(), O::Sums::WIDTH);
+    let mut tops = [l.splat(0.0); R];
+    for r in 0..R {
+        tops[r] = l.splat(record::top(&records[r * work.size..]));
+        for at in (0..BLOCK).step_by(width) {
+            // The operand order lets no NaN become the largest score.
+            tops[r] = l.max(l.load(&scores[r][at..]), tops[r]);
+        }
+    }
+    let mut largest = [0.0; R];
+    for r in 0..R {
+        largest[r] = l.max_lane(tops[r]);
+    }
+    let mut shrink = tops;
+    for r in 0..R {
+        let (top, mut total) = (l.splat(largest[r]), l.splat(0.0));
+        for at in (0..BLOCK).step_by(2 * width) {
+            let s = [l.load(&scores[r][at..]), l.load(&scores[r][at + width..])];
+            let mut p = [l.exp2(l.sub(s[0], top)), l.exp2(l.sub(s[1], top))];
+            total = l.add(total, l.add(p[0], p[1]));
+            if let Some(scales) = work.view.value_scales {
+                p = [l.mul(p[0], l.load(&scales[at..])), l.mul(p[1], l.load(&scales[at + width..]))];
+            }
+            // SAFETY: `2 width` divides the 64 weights.
+            unsafe { o.put(weights[r][at..].as_mut_ptr(), p) };
+        }
+        shrink[r] = record::take(l, &mut records[r * work.size..][..work.size], largest[r], total);
+    }
+    shrink
 }
 
 /// 0 to 63.
@@ -329,7 +355,7 @@ static POSITIONS: Row<f32> = {
 
 /// `o_r = shrink_r o_r + sum_t p_r[t] v_t` for R rows and N vectors of `d` from `first` on.
 #[inline(always)]
-fn add<O: Operand, const R: usize, const N: usize>(
+fn add_values<O: Operand, const R: usize, const N: usize>(
     o: O,
     work: &Work<'_, O::Number>,
     (weights, shrink): (&[Row<O::Number>; R], &[Sum<O>; R]),

@@ -6,21 +6,26 @@
 
 use std::ops::Range;
 
+use super::operand::Operand;
 use super::visits::within;
-use crate::aligned::Aligned;
+use crate::aligned::{Aligned, prefetch};
 use crate::attention::blocks::{BLOCK, Blocks, Piece};
+
+/// Codes in a cache line.
+const CODES: usize = 64;
 
 /// Room for the lines of a block.
 #[derive(Default)]
 pub(super) struct Room {
     keys: Aligned,
     values: Aligned,
+    hidden: Aligned,
     scales: Aligned,
 }
 
 impl Room {
     pub(super) const fn new() -> Self {
-        Self { keys: Aligned::new(), values: Aligned::new(), scales: Aligned::new() }
+        Self { keys: Aligned::new(), values: Aligned::new(), hidden: Aligned::new(), scales: Aligned::new() }
     }
 }
 
@@ -36,18 +41,21 @@ pub(super) struct View<'a> {
 impl<'a> View<'a> {
     /// The block for rows that see `seen` of all positions.
     #[inline(always)]
-    pub(super) fn of(
+    pub(super) fn of<O: Operand>(
+        o: O,
         blocks: &'a Blocks,
         (block, head): (usize, usize),
         seen: &Range<usize>,
         room: &'a mut Room,
     ) -> Self {
-        let (keys, key_scales) = widen(blocks.key_piece(block, head), &mut room.keys);
+        let ahead = blocks.block_bytes();
+        let (keys, key_scales) = widen(o, blocks.key_piece(block, head), ahead[0], &mut room.keys);
         let piece = blocks.value_piece(block, head);
         let (values, value_scales) = if blocks.finite() {
-            widen(piece, &mut room.values)
+            widen(o, piece, ahead[1], &mut room.values)
         } else {
-            hide(blocks, piece, within(seen, block), (&mut room.values, &mut room.scales))
+            let (lines, scales) = widen(o, piece, ahead[1], &mut room.values);
+            hide(blocks, within(seen, block), (lines, scales), (&mut room.hidden, &mut room.scales))
         };
         Self { block, keys, key_scales, values, value_scales }
     }
@@ -57,36 +65,39 @@ impl<'a> View<'a> {
 /// finite. Of codes, only the scales can be that.
 fn hide<'a>(
     blocks: &Blocks,
-    piece: Piece<'a>,
     seen: Range<usize>,
-    (lines, scales): (&'a mut Aligned, &'a mut Aligned),
+    (lines, scales): (&'a [u16], Option<&'a [f32]>),
+    (clean_lines, clean_scales): (&'a mut Aligned, &'a mut Aligned),
 ) -> (&'a [u16], Option<&'a [f32]>) {
     let hidden = (0..BLOCK).filter(|position| !seen.contains(position));
-    match piece {
-        Piece::Halves(from) => {
-            let lines = lines.numbers(from.len());
-            lines.copy_from_slice(from);
-            hidden.for_each(|position| blocks.clear_value(lines, position));
-            (lines, None)
-        }
-        Piece::Bytes(_, from) => {
-            let scales = scales.numbers(BLOCK);
-            scales.copy_from_slice(from);
-            hidden.for_each(|position| scales[position] = 0.0);
-            (widen(piece, lines).0, Some(scales))
-        }
+    if let Some(scales) = scales {
+        let clean = clean_scales.numbers(BLOCK);
+        clean.copy_from_slice(scales);
+        hidden.for_each(|position| clean[position] = 0.0);
+        return (lines, Some(clean));
     }
+    let clean = clean_lines.numbers(lines.len());
+    clean.copy_from_slice(lines);
+    hidden.for_each(|position| blocks.clear_value(clean, position));
+    (clean, None)
 }
 
-/// Lines as they are, or codes as bf16.
+/// Lines as they are, or codes as bf16; the codes `ahead` bytes further are asked for.
 #[inline(always)]
-fn widen<'a>(piece: Piece<'a>, room: &'a mut Aligned) -> (&'a [u16], Option<&'a [f32]>) {
+fn widen<'a, O: Operand>(
+    o: O,
+    piece: Piece<'a>,
+    ahead: usize,
+    room: &'a mut Aligned,
+) -> (&'a [u16], Option<&'a [f32]>) {
     match piece {
         Piece::Halves(lines) => (lines, None),
         Piece::Bytes(codes, scales) => {
             let lines = room.numbers(codes.len());
-            for (line, code) in lines.iter_mut().zip(codes) {
-                *line = (f32::from(*code).to_bits() >> 16) as u16;
+            for (to, from) in lines.chunks_exact_mut(CODES).zip(codes.chunks_exact(CODES)) {
+                // The next block comes while this one is computed; behind the last there is none.
+                prefetch(from.as_ptr().wrapping_add(ahead));
+                o.widen(from, to);
             }
             (lines, Some(scales))
         }
