@@ -136,6 +136,9 @@ impl<'a> Out<'a> {
         let place = |row: usize, columns: Range<usize>| unsafe {
             self.y.slice(row * n + columns.start, columns.len())
         };
+        if let Some((_, (stream, _))) = self.stream {
+            sparse::prefetch_tiles(stream, tiles.clone());
+        }
         panel(isa, Panel { weights: self.weights, x, tiles: tiles.clone() }, &place);
         if let Some((x, stream)) = self.stream {
             debug_assert!(self.m > 0);

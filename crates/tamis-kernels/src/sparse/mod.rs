@@ -12,7 +12,7 @@
 pub(crate) mod scalar;
 mod tiles;
 
-pub(crate) use tiles::add_tiles;
+pub(crate) use tiles::{add_tiles, prefetch_tiles};
 
 use std::cell::Cell;
 use std::ops::Range;
