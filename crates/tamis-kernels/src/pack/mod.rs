@@ -2,6 +2,7 @@
 //! index without doubt; every layout can decode any of its rows to f32, which
 //! is all that the matrix product needs to know.
 
+mod blocks;
 mod decode;
 mod dense;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -12,6 +13,8 @@ mod integers;
 mod sieved;
 mod sparse;
 
+pub(crate) use blocks::BLOCK_WEIGHTS;
+pub use blocks::{BLOCK_SIDE, BlockData, BlockKind, BlockMatrix};
 pub use dense::{DenseF32, DenseHalf, F32Rows, HalfData};
 pub use ggml::{GgmlMatrix, GgmlType};
 pub use integers::{PackedMatrix, packed_words};
@@ -19,6 +22,8 @@ pub use sieved::SievedRows;
 pub use sparse::SparseRows;
 
 use std::ops::Range;
+
+use half::bf16;
 
 use crate::isa::Isa;
 
@@ -55,9 +60,23 @@ pub trait RowSource: Sync {
     fn parts(&self) -> Option<(&dyn RowSource, &SparseRows, f32)> {
         None
     }
+    /// The matrix as kept blocks, where it is stored like that: the product then leaves the
+    /// others out.
+    fn as_blocks(&self) -> Option<&BlockMatrix> {
+        None
+    }
     /// The rows as one f32 slice, where they are already stored like that.
     fn as_f32(&self) -> Option<&[f32]> {
         None
+    }
+    /// The rows as one bf16 slice, where they are already stored like that.
+    fn as_bf16(&self) -> Option<&[bf16]> {
+        None
+    }
+    /// Writes row `row`, rounded to bf16. `false`, and `out` untouched, where `decode_row` and
+    /// rounding are as good.
+    fn decode_bf16(&self, _isa: Isa, _row: usize, _out: &mut [bf16]) -> bool {
+        false
     }
 }
 
