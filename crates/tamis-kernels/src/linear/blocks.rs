@@ -19,13 +19,11 @@ use crate::lanes::Lanes;
 use crate::pack::{BLOCK_SIDE, BLOCK_WEIGHTS, BlockMatrix};
 use crate::pool::{Cpu, Disjoint};
 
-/// Up to so many rows of x, decoded blocks are used while they are in the L1 cache.
+/// Up to so many rows of x, a block is decoded when it is used, and not written to memory.
 const FEW_ROWS: usize = 8;
 /// Columns, in blocks, between which sums are put aside: a tile of 24 rows of bf16 takes 96 KiB
 /// of the L2 cache.
 const SPAN: usize = 128;
-/// The same for few rows: decoded, at most 16 KiB.
-const FEW_SPAN: usize = 16;
 /// Most strips in a task: over a span they take at most 512 KiB.
 const PANEL: usize = 8;
 
@@ -143,24 +141,21 @@ impl DotKernel for Panel<'_> {
     type Output = ();
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
-        let across = self.shape.k.div_ceil(BLOCK_SIDE);
         let stored = D::stored_blocks(self.w);
-        let one = stored.is_none() && self.shape.m <= FEW_ROWS;
-        let (step, span) = match (one, self.shape.m <= FEW_ROWS) {
-            (true, _) => (1, FEW_SPAN),
-            (false, true) => (1, across),
-            (false, false) => (self.strips.len(), SPAN),
-        };
+        let across = self.shape.k.div_ceil(BLOCK_SIDE);
+        if self.shape.m <= FEW_ROWS {
+            let part = Part { panel: &self, strips: self.strips.clone(), columns: 0..across };
+            return part.multiply(dot, stored.map_or(Source::Packed, Source::Stored));
+        }
         let (row, mut decoded) = SCRATCH.take();
-        for first in self.strips.clone().step_by(step) {
-            let strips = first..self.strips.end.min(first + step);
-            for left in (0..across).step_by(span) {
-                let part = Part { panel: &self, strips: strips.clone(), columns: left..left + span };
-                let weights = match stored {
-                    Some(stored) => Weights { values: stored, packed: false },
-                    None => Weights { values: part.decode(dot, &mut decoded), packed: true },
-                };
-                part.multiply(dot, weights);
+        for left in (0..across).step_by(SPAN) {
+            let part = Part { panel: &self, strips: self.strips.clone(), columns: left..left + SPAN };
+            match stored {
+                Some(stored) => part.multiply(dot, Source::Stored(stored)),
+                None => {
+                    let decoded = part.decode(dot, &mut decoded);
+                    part.multiply(dot, Source::Decoded(decoded));
+                }
             }
         }
         SCRATCH.set((row, decoded));
@@ -174,11 +169,15 @@ struct Part<'a> {
     columns: Range<usize>,
 }
 
-/// Blocks as elements: those of the whole matrix, or (`packed`) those of a part, one after another.
+/// Where a part's blocks are taken from.
 #[derive(Clone, Copy)]
-struct Weights<'a, E> {
-    values: &'a [E],
-    packed: bool,
+enum Source<'a, E> {
+    /// Elements of all blocks of the matrix.
+    Stored(&'a [E]),
+    /// Elements of the part's blocks.
+    Decoded(&'a [E]),
+    /// The matrix itself: a block is decoded when it is used.
+    Packed,
 }
 
 impl Part<'_> {
@@ -195,66 +194,73 @@ impl Part<'_> {
     fn decode<'a, D: Dot>(&self, dot: D, buffer: &'a mut Aligned) -> &'a [D::Element] {
         let count: usize = self.strips.clone().map(|strip| self.blocks(strip).len()).sum();
         let to = numbers_mut(buffer.lines(count * BLOCK_WEIGHTS * size_of::<D::Element>() / 64));
-        let mut weights = [0.0; BLOCK_WEIGHTS];
-        let blocks = self.strips.clone().flat_map(|strip| self.blocks(strip));
-        for (block, to) in blocks.zip(to.chunks_exact_mut(BLOCK_WEIGHTS)) {
-            self.panel.w.decode_block(block, &mut weights);
-            dot.lay_block(&weights, to);
+        let mut pieces = to.chunks_exact_mut(BLOCK_WEIGHTS);
+        for strip in self.strips.clone() {
+            // The pieces second: `zip` takes no piece where the blocks have ended.
+            for (block, to) in self.blocks(strip).zip(&mut pieces) {
+                dot.decode_block(self.panel.w, block, to);
+            }
         }
         &to[..count * BLOCK_WEIGHTS]
     }
 
     /// Adds the part to the sums of all rows of x.
     #[inline(always)]
-    fn multiply<D: Dot>(&self, dot: D, weights: Weights<'_, D::Element>) {
-        let x = self.panel.x;
+    fn multiply<D: Dot>(&self, dot: D, source: Source<'_, D::Element>) {
+        let Panel { x, w, shape, .. } = self.panel;
         let elements = x.elements::<D::Element>();
         let mut row = 0;
-        while row < self.panel.shape.m {
-            let rows = tile_rows(self.panel.shape.m - row, tall(<D::Sums as Lanes>::WIDTH));
-            let tile = &elements[row * x.stride..][..rows * x.stride];
+        while row < shape.m {
+            let rows = tile_rows(shape.m - row, tall(<D::Sums as Lanes>::WIDTH));
+            let x = &elements[row * x.stride..][..rows * x.stride];
             let mut before = 0;
             for strip in self.strips.clone() {
                 let blocks = self.blocks(strip);
-                let first = if weights.packed { before } else { blocks.start };
+                let at = Place { row, rows, strip };
+                let columns = &w.columns()[blocks.clone()];
+                let laid = match source {
+                    Source::Stored(values) => Some(&values[blocks.start * BLOCK_WEIGHTS..]),
+                    Source::Decoded(values) => Some(&values[before * BLOCK_WEIGHTS..]),
+                    Source::Packed => None,
+                };
+                match laid {
+                    Some(values) => self.tile(dot, (Laid(values), columns, x), at),
+                    None => self.tile(dot, (Packed(w, blocks.start), columns, x), at),
+                }
                 before += blocks.len();
-                let values = &weights.values[first * BLOCK_WEIGHTS..][..blocks.len() * BLOCK_WEIGHTS];
-                let of = Strip { values, columns: &self.panel.w.columns()[blocks], x: tile };
-                self.tile(dot, of, (row, rows), strip);
             }
             row += rows;
         }
     }
 
     #[inline(always)]
-    fn tile<D: Dot>(&self, dot: D, of: Strip<'_, D::Element>, (row, rows): (usize, usize), strip: usize) {
-        let at = (row, strip);
+    fn tile<D: Dot, B: Blocks<D>>(&self, dot: D, of: Operands<'_, D, B>, at: Place) {
         if <D::Sums as Lanes>::WIDTH == BLOCK_SIDE {
-            match rows {
-                1 => self.rows::<D, 1, 1>(dot, of, at),
-                2 => self.rows::<D, 2, 1>(dot, of, at),
-                4 => self.rows::<D, 4, 1>(dot, of, at),
-                8 => self.rows::<D, 8, 1>(dot, of, at),
-                16 => self.rows::<D, 16, 1>(dot, of, at),
-                _ => self.rows::<D, 24, 1>(dot, of, at),
+            match at.rows {
+                1 => self.rows::<D, B, 1, 1>(dot, of, at),
+                2 => self.rows::<D, B, 2, 1>(dot, of, at),
+                4 => self.rows::<D, B, 4, 1>(dot, of, at),
+                8 => self.rows::<D, B, 8, 1>(dot, of, at),
+                16 => self.rows::<D, B, 16, 1>(dot, of, at),
+                _ => self.rows::<D, B, 24, 1>(dot, of, at),
             }
         } else {
-            match rows {
-                1 => self.rows::<D, 1, 2>(dot, of, at),
-                2 => self.rows::<D, 2, 2>(dot, of, at),
-                4 => self.rows::<D, 4, 2>(dot, of, at),
-                _ => self.rows::<D, 6, 2>(dot, of, at),
+            match at.rows {
+                1 => self.rows::<D, B, 1, 2>(dot, of, at),
+                2 => self.rows::<D, B, 2, 2>(dot, of, at),
+                4 => self.rows::<D, B, 4, 2>(dot, of, at),
+                _ => self.rows::<D, B, 6, 2>(dot, of, at),
             }
         }
     }
 
     /// R rows of x by a strip of V vectors, from and to the sums in y.
     #[inline(always)]
-    fn rows<D: Dot, const R: usize, const V: usize>(
+    fn rows<D: Dot, B: Blocks<D>, const R: usize, const V: usize>(
         &self,
         dot: D,
-        of: Strip<'_, D::Element>,
-        (row, strip): (usize, usize),
+        of: Operands<'_, D, B>,
+        Place { row, strip, .. }: Place,
     ) {
         let l = dot.sums();
         let Shape { n, .. } = self.panel.shape;
@@ -292,27 +298,71 @@ impl Part<'_> {
     }
 }
 
-/// Blocks of a strip and a tile of x.
+/// A tile of results: `rows` rows of x from `row` on by a strip.
 #[derive(Clone, Copy)]
-struct Strip<'a, E> {
-    values: &'a [E],    // [blocks, 16 / PAIR, 16 rows, PAIR]
-    columns: &'a [u16], // [blocks]
-    x: &'a [E],         // [k / 16, R, 16]
+struct Place {
+    row: usize,
+    rows: usize,
+    strip: usize,
+}
+
+/// Blocks of one strip, their columns, and a tile of x `[k / 16, R, 16]`.
+type Operands<'a, D, B> = (B, &'a [u16], &'a [<D as Dot>::Element]);
+
+/// Where the blocks of one strip are taken from.
+trait Blocks<D: Dot>: Copy {
+    /// A block as elements `[16 / pair, 16 rows, pair]`; `spare` may hold it.
+    fn block<'s>(
+        &'s self,
+        dot: D,
+        index: usize,
+        spare: &'s mut [D::Element; BLOCK_WEIGHTS],
+    ) -> &'s [D::Element];
+}
+
+/// Elements, block by block.
+#[derive(Clone, Copy)]
+struct Laid<'a, E>(&'a [E]);
+
+impl<D: Dot> Blocks<D> for Laid<'_, D::Element> {
+    #[inline(always)]
+    fn block<'s>(&'s self, _: D, index: usize, _: &'s mut [D::Element; BLOCK_WEIGHTS]) -> &'s [D::Element] {
+        &self.0[index * BLOCK_WEIGHTS..][..BLOCK_WEIGHTS]
+    }
+}
+
+/// The matrix, from a block on.
+#[derive(Clone, Copy)]
+struct Packed<'a>(&'a BlockMatrix, usize);
+
+impl<D: Dot> Blocks<D> for Packed<'_> {
+    #[inline(always)]
+    fn block<'s>(
+        &'s self,
+        dot: D,
+        index: usize,
+        spare: &'s mut [D::Element; BLOCK_WEIGHTS],
+    ) -> &'s [D::Element] {
+        dot.decode_block(self.0, self.1 + index, spare);
+        spare
+    }
 }
 
 /// Adds the products of all blocks to the sums.
 #[inline(always)]
-fn add_strip<D: Dot, const R: usize, const V: usize>(
+fn add_strip<D: Dot, B: Blocks<D>, const R: usize, const V: usize>(
     dot: D,
-    of: Strip<'_, D::Element>,
+    (blocks, columns, x): Operands<'_, D, B>,
     mut sums: [[SumsOf<D>; V]; R],
 ) -> [[SumsOf<D>; V]; R] {
     let width = <D::Sums as Lanes>::WIDTH;
     let pair = D::STEP / width;
-    assert!(of.values.len() == of.columns.len() * BLOCK_WEIGHTS && width * V == BLOCK_SIDE);
-    for (block, &column) in of.columns.iter().enumerate() {
-        let values = &of.values[block * BLOCK_WEIGHTS..][..BLOCK_WEIGHTS];
-        let x = &of.x[usize::from(column) * R * BLOCK_SIDE..][..R * BLOCK_SIDE];
+    assert!(width * V == BLOCK_SIDE);
+    let mut spare = [D::ZERO; BLOCK_WEIGHTS];
+    for (index, &column) in columns.iter().enumerate() {
+        let values = blocks.block(dot, index, &mut spare);
+        let x = &x[usize::from(column) * R * BLOCK_SIDE..][..R * BLOCK_SIDE];
+        assert!(values.len() == BLOCK_WEIGHTS);
         for k in (0..BLOCK_SIDE).step_by(pair) {
             // SAFETY: a block has `BLOCK_WEIGHTS` elements, a tile's part `R * BLOCK_SIDE`.
             unsafe {

@@ -43,11 +43,10 @@ pub(crate) trait Dot: Copy + Send + Sync {
     fn borrow_mut(elements: &mut [Self::Element]) -> Option<&mut [f32]>;
     /// The rows of a matrix as elements, where it stores them as such.
     fn stored(weights: &dyn RowSource) -> Option<&[Self::Element]>;
-    /// The blocks of a matrix, where it stores them as `lay_block` would.
+    /// The blocks of a matrix, where it stores them as `decode_block` gives them.
     fn stored_blocks(weights: &BlockMatrix) -> Option<&[Self::Element]>;
-    /// A block `[16 columns][16 rows]` as elements `[16 / pair][16 rows][pair]`, where a lane
-    /// takes `pair` of them.
-    fn lay_block(self, block: &[f32; BLOCK_WEIGHTS], to: &mut [Self::Element]);
+    /// A block as elements `[16 / pair][16 rows][pair]`, where a lane takes `pair` of them.
+    fn decode_block(self, weights: &BlockMatrix, block: usize, to: &mut [Self::Element]);
     /// Writes a row of a matrix as elements; `spare` takes it as f32, where that is needed.
     #[inline(always)]
     fn decode(self, weights: &dyn RowSource, row: usize, spare: &mut [f32], to: &mut [Self::Element]) {
@@ -147,8 +146,13 @@ macro_rules! f32_dot {
                 None
             }
             #[inline(always)]
-            fn lay_block(self, block: &[f32; BLOCK_WEIGHTS], to: &mut [f32]) {
-                self.convert(block, to);
+            fn decode_block(self, weights: &BlockMatrix, block: usize, to: &mut [f32]) {
+                if $borrows {
+                    return weights.decode_block(self.0, block, to);
+                }
+                let mut exact = [0.0; BLOCK_WEIGHTS];
+                weights.decode_block(self.0, block, &mut exact);
+                self.convert(&exact, to);
             }
         }
     };
@@ -268,9 +272,11 @@ mod hardware {
             }
         }
         #[inline(always)]
-        fn lay_block(self, block: &[f32; BLOCK_WEIGHTS], to: &mut [u16]) {
+        fn decode_block(self, weights: &BlockMatrix, block: usize, to: &mut [u16]) {
             assert_eq!(to.len(), BLOCK_WEIGHTS);
-            for (from, to) in block.chunks_exact(32).zip(to.chunks_exact_mut(32)) {
+            let mut exact = [0.0; BLOCK_WEIGHTS];
+            weights.decode_block(self.sums(), block, &mut exact);
+            for (from, to) in exact.chunks_exact(32).zip(to.chunks_exact_mut(32)) {
                 // SAFETY: both pieces have 32 values; the token proves the instructions.
                 unsafe {
                     let even = _mm512_loadu_ps(from.as_ptr());

@@ -4,6 +4,7 @@
 use half::f16;
 
 use super::{BLOCK_SIDE, BLOCK_WEIGHTS, BlockData, BlockMatrix, PackError};
+use crate::lanes::Portable;
 
 /// Columns fit 16 bits, and numbers of blocks 32.
 pub(super) fn indices(cols: usize, blocks: usize) -> Result<(), PackError> {
@@ -78,7 +79,7 @@ pub(super) fn edges(matrix: &BlockMatrix) -> Result<(), PackError> {
             if rows == BLOCK_SIDE && cols == BLOCK_SIDE {
                 continue;
             }
-            matrix.decode_block(block, &mut weights);
+            matrix.decode_block(Portable, block, &mut weights);
             let padding = |i: usize| i / BLOCK_SIDE >= cols || i % BLOCK_SIDE >= rows;
             if weights.iter().enumerate().any(|(i, w)| padding(i) && *w != 0.0) {
                 return Err(PackError(format!("block {block} holds weights behind the matrix")));

@@ -17,6 +17,7 @@ mod checks;
 use half::{bf16, f16};
 
 use super::{PackError, RowSource};
+use crate::lanes::{Lanes, Portable};
 
 /// Rows and columns of a block.
 pub const BLOCK_SIDE: usize = 16;
@@ -154,26 +155,30 @@ impl BlockMatrix {
         self.starts[strip] as usize..self.starts[strip + 1] as usize
     }
 
-    /// The weights of a block, `[16 columns][16 rows]`.
+    /// The weights of a block, `[16 columns][16 rows]`: the same bits with any vector.
     #[inline(always)]
-    pub(crate) fn decode_block(&self, block: usize, out: &mut [f32; BLOCK_WEIGHTS]) {
+    pub(crate) fn decode_block<L: Lanes>(&self, lanes: L, block: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), BLOCK_WEIGHTS);
         match &self.data {
             BlockData::Bf16(values) => {
                 let pairs = &values[block * BLOCK_WEIGHTS..][..BLOCK_WEIGHTS];
-                for (pairs, out) in pairs.chunks_exact(32).zip(out.chunks_exact_mut(32)) {
-                    for row in 0..BLOCK_SIDE {
-                        out[row] = widen(pairs[2 * row]);
-                        out[BLOCK_SIDE + row] = widen(pairs[2 * row + 1]);
+                for at in (0..BLOCK_WEIGHTS / 2).step_by(L::WIDTH) {
+                    let place = at / BLOCK_SIDE * 2 * BLOCK_SIDE + at % BLOCK_SIDE;
+                    // SAFETY: `2 * WIDTH` values from `2 * at` on are left of the block; so many
+                    // are stored at `place` and a column behind it.
+                    unsafe {
+                        let from = pairs.as_ptr().add(2 * at).cast();
+                        let to = out.as_mut_ptr().add(place);
+                        lanes.store_ptr(to, lanes.load_bf16_of_pairs::<false>(from));
+                        lanes.store_ptr(to.add(BLOCK_SIDE), lanes.load_bf16_of_pairs::<true>(from));
                     }
                 }
             }
             BlockData::Integers { bits, words, scales } => {
-                let mut scale = [0.0; BLOCK_SIDE];
-                let from = &scales[block * BLOCK_SIDE..][..BLOCK_SIDE];
-                half::slice::HalfFloatSliceExt::convert_to_f32_slice(from, &mut scale);
+                let scales = &scales[block * BLOCK_SIDE..][..BLOCK_SIDE];
                 match bits {
-                    4 => scaled::<4>(&words[block * 32..][..32], &scale, out),
-                    _ => scaled::<8>(&words[block * 64..][..64], &scale, out),
+                    4 => scaled::<L, 4>(lanes, &words[block * 32..][..32], scales, out),
+                    _ => scaled::<L, 8>(lanes, &words[block * 64..][..64], scales, out),
                 }
             }
         }
@@ -192,7 +197,7 @@ impl RowSource for BlockMatrix {
         out.fill(0.0);
         let mut weights = [0.0; BLOCK_WEIGHTS];
         for block in self.blocks_of(row / BLOCK_SIDE) {
-            self.decode_block(block, &mut weights);
+            self.decode_block(Portable, block, &mut weights);
             let to = &mut out[usize::from(self.columns[block]) * BLOCK_SIDE..];
             let lanes = weights.iter().skip(row % BLOCK_SIDE).step_by(BLOCK_SIDE);
             to.iter_mut().zip(lanes).for_each(|(to, w)| *to = *w);
@@ -203,22 +208,22 @@ impl RowSource for BlockMatrix {
     }
 }
 
-/// A bf16 is the upper half of an f32.
+/// `w = scale[row] * code`.
 #[inline(always)]
-fn widen(value: bf16) -> f32 {
-    f32::from_bits(u32::from(value.to_bits()) << 16)
-}
-
-/// `w = scale[row] * code`: a code is the top bits of a word that was shifted up, so one more
-/// shift extends its sign.
-#[inline(always)]
-fn scaled<const BITS: usize>(words: &[u32], scale: &[f32; BLOCK_SIDE], out: &mut [f32; BLOCK_WEIGHTS]) {
-    let per_word = 32 / BITS;
-    for (words, out) in words.chunks_exact(BLOCK_SIDE).zip(out.chunks_exact_mut(per_word * BLOCK_SIDE)) {
-        for (code, out) in out.chunks_exact_mut(BLOCK_SIDE).enumerate() {
-            for row in 0..BLOCK_SIDE {
-                let up = (words[row] << (32 - BITS * (code + 1))) as i32;
-                out[row] = scale[row] * (up >> (32 - BITS)) as f32;
+fn scaled<L: Lanes, const BITS: usize>(lanes: L, words: &[u32], scales: &[f16], out: &mut [f32]) {
+    assert!(words.len() == BLOCK_WEIGHTS * BITS / 32 && scales.len() == BLOCK_SIDE);
+    assert_eq!(out.len(), BLOCK_WEIGHTS);
+    for half in (0..BLOCK_SIDE).step_by(L::WIDTH) {
+        // SAFETY: `WIDTH` scales are left.
+        let scale = unsafe { lanes.load_f16(scales.as_ptr().add(half)) };
+        for column in 0..BLOCK_SIDE {
+            let place = column % (32 / BITS);
+            // SAFETY: a line of 16 words holds `32 / BITS` columns, `WIDTH` rows are left of it
+            // from `half` on, and of a column of `out` as well.
+            unsafe {
+                let from = words.as_ptr().add(column / (32 / BITS) * BLOCK_SIDE + half);
+                let codes = lanes.load_integers(from, BITS as u32, place as u32);
+                lanes.store_ptr(out.as_mut_ptr().add(column * BLOCK_SIDE + half), lanes.mul(scale, codes));
             }
         }
     }
