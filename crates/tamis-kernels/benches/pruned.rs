@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use half::bf16;
 use tamis_kernels::linear::{self, Precision, linear};
-use tamis_kernels::pack::{BlockKind, BlockMatrix, DenseHalf, HalfData, RowSource};
+use tamis_kernels::pack::{BitmapKind, BitmapMatrix, BlockKind, BlockMatrix, DenseHalf, HalfData, RowSource};
 use tamis_kernels::{Cpu, Isa, default_threads};
 use timing::{best, close, noise, report};
 
@@ -50,11 +50,18 @@ fn shape_of(cpu: &Cpu, n: usize, k: usize) {
         let bytes = blocks.bytes();
         both(cpu, &format!("blocks {percent} % {kind:?}"), blocks, bytes);
     }
+    let kept = mask(n * k, 50);
+    for kind in [BitmapKind::Bf16, BitmapKind::Int8 { group: 64 }] {
+        let bitmap = BitmapMatrix::from_dense((n, k), &values, &kept, kind).unwrap();
+        let bytes = bitmap.bytes();
+        both(cpu, &format!("bitmap 50 % {kind:?}"), bitmap, bytes);
+    }
 }
 
 /// That share of so many, at random.
 fn mask(len: usize, percent: u32) -> Vec<bool> {
-    noise(len).iter().map(|v| (v + 0.5) * 100.0 < percent as f32).collect()
+    // Read from the end, so that it does not follow the weights, which are the same noise.
+    noise(len).iter().rev().map(|v| (v + 0.5) * 100.0 < percent as f32).collect()
 }
 
 /// One token and many. The weights are copied until no cache holds them.

@@ -12,6 +12,10 @@ pub(crate) struct Avx512(());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512Bf16(Avx512);
 
+/// Proof that the CPU has AVX-512 VBMI2 besides: 8- and 16-bit lanes spread by a mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Avx512Vbmi2(());
+
 impl Avx512 {
     pub(crate) fn detect() -> Option<Self> {
         let has = Avx2::detect().is_some()
@@ -23,6 +27,9 @@ impl Avx512 {
     }
     pub(crate) fn with_bf16(self) -> Option<Avx512Bf16> {
         is_x86_feature_detected!("avx512bf16").then_some(Avx512Bf16(self))
+    }
+    pub(crate) fn with_vbmi2(self) -> Option<Avx512Vbmi2> {
+        is_x86_feature_detected!("avx512vbmi2").then_some(Avx512Vbmi2(()))
     }
 }
 

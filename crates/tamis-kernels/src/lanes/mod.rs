@@ -16,7 +16,7 @@ mod avx512;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(crate) use avx2::Avx2;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-pub(crate) use avx512::{Avx512, Avx512Bf16};
+pub(crate) use avx512::{Avx512, Avx512Bf16, Avx512Vbmi2};
 pub(crate) use math::{erfc_positive, exp, sigmoid, tanh};
 pub(crate) use portable::Portable;
 

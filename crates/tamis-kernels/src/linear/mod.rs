@@ -229,6 +229,8 @@ impl Sink for PanelSink<'_> {
 }
 
 #[cfg(test)]
+mod pruned_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) use tests::noise;

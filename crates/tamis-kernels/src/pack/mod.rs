@@ -2,6 +2,7 @@
 //! index without doubt; every layout can decode any of its rows to f32, which
 //! is all that the matrix product needs to know.
 
+mod bitmap;
 mod blocks;
 mod decode;
 mod dense;
@@ -13,6 +14,7 @@ mod integers;
 mod sieved;
 mod sparse;
 
+pub use bitmap::{BITMAP_WORD, BitmapData, BitmapKind, BitmapMatrix};
 pub(crate) use blocks::BLOCK_WEIGHTS;
 pub use blocks::{BLOCK_SIDE, BlockData, BlockKind, BlockMatrix};
 pub use dense::{DenseF32, DenseHalf, F32Rows, HalfData};
@@ -23,7 +25,7 @@ pub use sparse::SparseRows;
 
 use std::ops::Range;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::isa::Isa;
 
@@ -78,6 +80,25 @@ pub trait RowSource: Sync {
     fn decode_bf16(&self, _isa: Isa, _row: usize, _out: &mut [bf16]) -> bool {
         false
     }
+}
+
+/// The scale of a symmetric grid that reaches the largest weight at code `most`.
+fn symmetric_scale<'a>(weights: impl Iterator<Item = &'a f32>, most: f32) -> Result<f16, PackError> {
+    // A NaN is larger than all in the order of `total_cmp`, if its sign is taken off.
+    let largest = weights.map(|w| w.abs()).max_by(f32::total_cmp).unwrap_or(0.0);
+    let scale = f16::from_f32(largest / most);
+    if scale.is_finite() {
+        Ok(scale)
+    } else {
+        Err(PackError(format!("no grid reaches a weight of {largest}")))
+    }
+}
+
+/// The code of the point of that grid that is nearest to a weight.
+fn symmetric_code(weight: f32, scale: f16, most: f32) -> i32 {
+    // Weights that are too small for a scale are zero, and so is their quotient's place.
+    let scale = scale.to_f32();
+    if scale == 0.0 { 0 } else { (weight / scale).round_ties_even().clamp(-most, most) as i32 }
 }
 
 #[cfg(test)]

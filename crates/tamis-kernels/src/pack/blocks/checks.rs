@@ -1,8 +1,6 @@
 //! What must hold of the parts of a `BlockMatrix` before a kernel may index by them. Knows
 //! nothing of how they are multiplied.
 
-use half::f16;
-
 use super::{BLOCK_SIDE, BLOCK_WEIGHTS, BlockData, BlockMatrix, PackError};
 use crate::lanes::Portable;
 
@@ -87,16 +85,4 @@ pub(super) fn edges(matrix: &BlockMatrix) -> Result<(), PackError> {
         }
     }
     Ok(())
-}
-
-/// The scale of a symmetric grid that reaches the largest weight at code `most`.
-pub(super) fn scale<'a>(weights: impl Iterator<Item = &'a f32>, most: f32) -> Result<f16, PackError> {
-    // Not `max`, which would pass over a NaN.
-    let largest = weights.fold(0.0f32, |largest, w| if w.abs() <= largest { largest } else { w.abs() });
-    let scale = f16::from_f32(largest / most);
-    if scale.is_finite() {
-        Ok(scale)
-    } else {
-        Err(PackError(format!("no grid reaches a weight of {largest}")))
-    }
 }

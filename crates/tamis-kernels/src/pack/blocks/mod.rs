@@ -16,7 +16,7 @@ mod checks;
 
 use half::{bf16, f16};
 
-use super::{PackError, RowSource};
+use super::{PackError, RowSource, symmetric_code, symmetric_scale};
 use crate::lanes::{Lanes, Portable};
 
 /// Rows and columns of a block.
@@ -271,13 +271,13 @@ impl BlockData {
                 let mut grid = [f16::ZERO; BLOCK_SIDE];
                 for (row, grid) in grid.iter_mut().enumerate() {
                     let weights = block.iter().skip(row).step_by(BLOCK_SIDE);
-                    *grid = checks::scale(weights, ((1 << (*bits - 1)) - 1) as f32)?;
+                    *grid = symmetric_scale(weights, most(*bits))?;
                 }
                 let per_word = 32 / *bits as usize;
                 for columns in block.chunks_exact(per_word * BLOCK_SIDE) {
                     words.extend((0..BLOCK_SIDE).map(|row| {
                         let weights = columns.iter().skip(row).step_by(BLOCK_SIDE);
-                        word(weights, grid[row].to_f32(), *bits)
+                        word(weights, grid[row], *bits)
                     }));
                 }
                 scales.extend(grid);
@@ -287,13 +287,15 @@ impl BlockData {
     }
 }
 
-/// One word of codes: `round(w / scale)`, kept within the symmetric grid.
-fn word<'a>(weights: impl Iterator<Item = &'a f32>, scale: f32, bits: u32) -> u32 {
-    let most = ((1 << (bits - 1)) - 1) as f32;
-    let code =
-        |w: &f32| if scale == 0.0 { 0 } else { (w / scale).round_ties_even().clamp(-most, most) as i32 };
+/// Largest code of a symmetric grid.
+fn most(bits: u32) -> f32 {
+    ((1 << (bits - 1)) - 1) as f32
+}
+
+/// One word of codes.
+fn word<'a>(weights: impl Iterator<Item = &'a f32>, scale: f16, bits: u32) -> u32 {
     weights.enumerate().fold(0, |word, (i, w)| {
-        let code = code(w) as u32 & ((1 << bits) - 1);
+        let code = symmetric_code(*w, scale, most(bits)) as u32 & ((1 << bits) - 1);
         word | code << (i as u32 * bits)
     })
 }
