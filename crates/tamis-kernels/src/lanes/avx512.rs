@@ -12,7 +12,8 @@ pub(crate) struct Avx512(());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512Bf16(Avx512);
 
-/// Proof that the CPU has AVX-512 VBMI2 besides: 8- and 16-bit lanes spread by a mask.
+/// Proof that the CPU has AVX-512 VBMI2 besides, which spreads 8- and 16-bit lanes by a mask, and
+/// counts of bits (POPCNT, BMI 1 and 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512Vbmi2(());
 
@@ -29,7 +30,11 @@ impl Avx512 {
         is_x86_feature_detected!("avx512bf16").then_some(Avx512Bf16(self))
     }
     pub(crate) fn with_vbmi2(self) -> Option<Avx512Vbmi2> {
-        is_x86_feature_detected!("avx512vbmi2").then_some(Avx512Vbmi2(()))
+        let has = is_x86_feature_detected!("avx512vbmi2")
+            && is_x86_feature_detected!("popcnt")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2");
+        has.then_some(Avx512Vbmi2(()))
     }
 }
 

@@ -69,16 +69,20 @@ pub(super) fn int8_to_f32(
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-mod avx512 {
+pub(super) mod avx512 {
     use std::arch::x86_64::*;
 
     use half::{bf16, f16};
 
+    use super::super::{BitmapData, BitmapMatrix};
     use super::BITMAP_WORD;
+    use crate::pack::dots::Vectors;
 
     /// The 32 values from `at` on as far as they are there; a full load nearly always.
     #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2")]
+    #[target_feature(
+        enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
+    )]
     fn next_values(values: &[bf16], at: usize) -> __m512i {
         match values.get(at..at + BITMAP_WORD) {
             // SAFETY: 32 values can be read.
@@ -86,69 +90,187 @@ mod avx512 {
             None => {
                 let left = &values[at.min(values.len())..];
                 // SAFETY: lanes behind the last value are masked off.
-                unsafe { _mm512_maskz_loadu_epi16((1u32 << left.len()) - 1, left.as_ptr().cast()) }
+                unsafe { _mm512_maskz_loadu_epi16(first(left.len()), left.as_ptr().cast()) }
             }
         }
     }
 
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2")]
+    #[target_feature(
+        enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
+    )]
     pub(super) fn bf16_to_bf16(bits: &[u32], values: &[bf16], out: &mut [bf16]) {
         let mut at = 0;
-        for (&bits, out) in bits.iter().zip(out.chunks_mut(BITMAP_WORD)) {
+        let (whole, rest) = out.as_chunks_mut::<BITMAP_WORD>();
+        for (&bits, out) in bits.iter().zip(whole) {
             let row = _mm512_maskz_expand_epi16(bits, next_values(values, at));
             at += bits.count_ones() as usize;
-            let there = u32::MAX >> (BITMAP_WORD - out.len());
-            // SAFETY: lanes behind `out` are masked off.
-            unsafe { _mm512_mask_storeu_epi16(out.as_mut_ptr().cast(), there, row) };
+            // SAFETY: `out` has 32 places.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
+        }
+        if let (false, Some(&bits)) = (rest.is_empty(), bits.last()) {
+            let row = _mm512_maskz_expand_epi16(bits, next_values(values, at));
+            // SAFETY: lanes behind `rest` are masked off.
+            unsafe { _mm512_mask_storeu_epi16(rest.as_mut_ptr().cast(), first(rest.len()), row) };
         }
     }
 
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2")]
+    #[target_feature(
+        enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
+    )]
     pub(super) fn bf16_to_f32(bits: &[u32], values: &[bf16], out: &mut [f32]) {
         let mut at = 0;
         for (&bits, out) in bits.iter().zip(out.chunks_mut(BITMAP_WORD)) {
             let row = _mm512_maskz_expand_epi16(bits, next_values(values, at));
             at += bits.count_ones() as usize;
-            let halves = [_mm512_castsi512_si256(row), _mm512_extracti64x4_epi64::<1>(row)];
-            store(
-                out,
-                halves.map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))),
-            );
+            store(out, widened(row));
         }
     }
 
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2")]
+    #[target_feature(
+        enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
+    )]
     pub(super) fn int8_to_f32(bits: &[u32], codes: &[i8], (scales, group): (&[f16], usize), out: &mut [f32]) {
         let mut at = 0;
         let words = group.div_ceil(BITMAP_WORD);
         for ((bits, out), &scale) in bits.chunks(words).zip(out.chunks_mut(words * BITMAP_WORD)).zip(scales) {
-            let scale =
-                _mm512_set1_ps(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(scale.to_bits().into()))));
+            let scale = broadcast(scale);
             for (&bits, out) in bits.iter().zip(out.chunks_mut(BITMAP_WORD)) {
-                let left = &codes[at.min(codes.len())..];
-                let there = u32::MAX.checked_shl(left.len() as u32).map_or(u32::MAX, |behind| !behind);
-                // SAFETY: lanes behind the last code are masked off.
-                let next = unsafe { _mm256_maskz_loadu_epi8(there, left.as_ptr()) };
-                let row = _mm256_maskz_expand_epi8(bits, next);
+                let row = _mm256_maskz_expand_epi8(bits, next_codes(codes, at));
                 at += bits.count_ones() as usize;
-                let halves = [_mm256_castsi256_si128(row), _mm256_extracti128_si256::<1>(row)];
-                store(
-                    out,
-                    halves.map(|half| _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(half)))),
-                );
+                store(out, scaled(scale, row));
             }
         }
     }
 
-    /// Up to 32 lanes.
+    /// A bf16 is the upper half of an f32.
     #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2")]
+    #[target_feature(
+        enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
+    )]
+    fn widened(row: __m512i) -> [__m512; 2] {
+        [_mm512_castsi512_si256(row), _mm512_extracti64x4_epi64::<1>(row)]
+            .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))))
+    }
+
+    /// `scale * code`.
+    #[inline]
+    #[target_feature(
+        enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
+    )]
+    fn scaled(scale: __m512, row: __m256i) -> [__m512; 2] {
+        [_mm256_castsi256_si128(row), _mm256_extracti128_si256::<1>(row)]
+            .map(|half| _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(half))))
+    }
+
+    /// A scale in every lane, without a call for the conversion.
+    #[inline]
+    #[target_feature(
+        enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
+    )]
+    fn broadcast(scale: f16) -> __m512 {
+        _mm512_set1_ps(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(scale.to_bits().into()))))
+    }
+
+    /// The same of codes.
+    #[inline]
+    #[target_feature(
+        enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
+    )]
+    fn next_codes(codes: &[i8], at: usize) -> __m256i {
+        match codes.get(at..at + BITMAP_WORD) {
+            // SAFETY: 32 codes can be read.
+            Some(codes) => unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) },
+            None => {
+                let left = &codes[at.min(codes.len())..];
+                // SAFETY: lanes behind the last code are masked off.
+                unsafe { _mm256_maskz_loadu_epi8(first(left.len()), left.as_ptr()) }
+            }
+        }
+    }
+
+    /// A mask of the first `count < 32` lanes.
+    #[inline]
+    fn first(count: usize) -> u32 {
+        (1 << count) - 1
+    }
+
+    /// 32 lanes, or as many as there is room for.
+    #[inline]
+    #[target_feature(
+        enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
+    )]
     fn store(out: &mut [f32], [low, high]: [__m512; 2]) {
-        let there = u32::MAX >> (BITMAP_WORD - out.len().clamp(1, BITMAP_WORD));
+        if let Some(out) = out.first_chunk_mut::<BITMAP_WORD>() {
+            // SAFETY: `out` has 32 places.
+            unsafe {
+                _mm512_storeu_ps(out.as_mut_ptr(), low);
+                _mm512_storeu_ps(out.as_mut_ptr().add(16), high);
+            }
+            return;
+        }
+        let there = first(out.len());
         // SAFETY: lanes behind `out` are masked off; a masked store of none touches nothing.
         unsafe {
             _mm512_mask_storeu_ps(out.as_mut_ptr(), there as u16, low);
             _mm512_mask_storeu_ps(out.as_mut_ptr().wrapping_add(16), (there >> 16) as u16, high);
+        }
+    }
+
+    /// Rows as vectors of 16 weights. The unsafe methods need AVX-512 VBMI2 as well; a word of
+    /// the bitmap is a group of two vectors.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Kept<'a>(pub(in super::super) &'a BitmapMatrix);
+
+    /// A row, where its next kept weight is, the column at which its next scale begins to hold and
+    /// where that is, and the weights of the word that it is at.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct KeptRow<'a> {
+        bits: &'a [u32],
+        at: usize,
+        next: (usize, usize),
+        scale: __m512,
+        weights: [__m512; 2],
+    }
+
+    impl<'a> Vectors for Kept<'a> {
+        type Row = KeptRow<'a>;
+        fn group(&self) -> usize {
+            2
+        }
+        #[inline(always)]
+        unsafe fn row(&self, row: usize) -> KeptRow<'a> {
+            let (bits, at) = self.0.row(row);
+            let scale = match &self.0.data {
+                BitmapData::Bf16(_) => 0,
+                BitmapData::Int8 { group, .. } => row * self.0.cols.div_ceil(*group),
+            };
+            // SAFETY: the caller's features.
+            let zero = unsafe { _mm512_setzero_ps() };
+            KeptRow { bits, at, next: (0, scale), scale: zero, weights: [zero; 2] }
+        }
+        #[inline(always)]
+        unsafe fn enter(&self, row: &mut KeptRow<'a>, word: usize) {
+            let bits = row.bits[word];
+            // SAFETY: the caller's features.
+            row.weights = unsafe {
+                match &self.0.data {
+                    BitmapData::Bf16(values) => {
+                        widened(_mm512_maskz_expand_epi16(bits, next_values(values, row.at)))
+                    }
+                    BitmapData::Int8 { codes, scales, group } => {
+                        if word * BITMAP_WORD == row.next.0 {
+                            row.scale = broadcast(scales[row.next.1]);
+                            row.next = (row.next.0 + group, row.next.1 + 1);
+                        }
+                        scaled(row.scale, _mm256_maskz_expand_epi8(bits, next_codes(codes, row.at)))
+                    }
+                }
+            };
+            row.at += bits.count_ones() as usize;
+        }
+        #[inline(always)]
+        unsafe fn weights(&self, row: &KeptRow<'a>, vector: usize) -> __m512 {
+            row.weights[vector % 2]
         }
     }
 }

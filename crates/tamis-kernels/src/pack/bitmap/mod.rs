@@ -12,6 +12,8 @@ mod expand;
 
 use half::{bf16, f16};
 
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use super::dots::dots_vbmi2;
 use super::{PackError, RowSource};
 use crate::isa::Isa;
 
@@ -189,6 +191,16 @@ impl RowSource for BitmapMatrix {
         let BitmapData::Bf16(values) = &self.data else { return false };
         let (bits, start) = self.row(row);
         expand::bf16_to_bf16(isa, bits, &values[start..], out);
+        true
+    }
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn dots(&self, isa: Isa, x: &[f32], rows: std::ops::Range<usize>, y: &mut [f32]) -> bool {
+        assert!(x.len() == self.cols && rows.end <= self.rows && y.len() == rows.len());
+        let (Some(token), Some(_), true) = (isa.avx512(), isa.vbmi2(), self.cols.is_multiple_of(16)) else {
+            return false;
+        };
+        // SAFETY: the tokens prove the features.
+        unsafe { dots_vbmi2(token, expand::avx512::Kept(self), x, rows, y) };
         true
     }
 }
