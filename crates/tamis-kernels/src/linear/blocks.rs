@@ -106,7 +106,7 @@ impl DotKernel for LayTiles<'_> {
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
         let padded = self.k.next_multiple_of(BLOCK_SIDE);
-        let (mut row, _) = SCRATCH.take();
+        let (mut row, panel) = SCRATCH.take();
         let converted = numbers_mut::<D::Element>(row.lines((padded * size_of::<D::Element>()).div_ceil(64)));
         let converted = &mut converted[..padded];
         let mut to = numbers_mut::<D::Element>(self.lines);
@@ -124,7 +124,7 @@ impl DotKernel for LayTiles<'_> {
             }
             (x, to) = (&x[rows * self.k..], later);
         }
-        SCRATCH.set((row, Aligned::new()));
+        SCRATCH.set((row, panel));
     }
 }
 
@@ -144,8 +144,12 @@ impl DotKernel for Panel<'_> {
         let stored = D::stored_blocks(self.w);
         let across = self.shape.k.div_ceil(BLOCK_SIDE);
         if self.shape.m <= FEW_ROWS {
-            let part = Part { panel: &self, strips: self.strips.clone(), columns: 0..across };
-            return part.multiply(dot, stored.map_or(Source::Packed, Source::Stored));
+            // A strip at a time: where there are several tiles, it is still in the L2 cache.
+            for strip in self.strips.clone() {
+                let part = Part { panel: &self, strips: strip..strip + 1, columns: 0..across };
+                part.multiply(dot, stored.map_or(Source::Packed, Source::Stored));
+            }
+            return;
         }
         let (row, mut decoded) = SCRATCH.take();
         for left in (0..across).step_by(SPAN) {
