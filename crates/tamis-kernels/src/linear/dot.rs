@@ -1,6 +1,8 @@
 //! What a dot product is made of: an element, a vector of elements, a multiply-add.
 //! Three kinds: f32 as it is, f32 rounded to bf16 (any CPU), bf16 pairs in hardware.
 
+use std::ops::Range;
+
 use super::Precision;
 use crate::aligned::Plain;
 use crate::isa::{Isa, Kernel};
@@ -43,6 +45,12 @@ pub(crate) trait Dot: Copy + Send + Sync {
     fn borrow_mut(elements: &mut [Self::Element]) -> Option<&mut [f32]>;
     /// The rows of a matrix as elements, where it stores them as such.
     fn stored(weights: &dyn RowSource) -> Option<&[Self::Element]>;
+    /// `y[i] = x . W[rows.start + i]`, the bits of `tile`, straight from what is stored; `false`
+    /// where there is no such way.
+    #[inline(always)]
+    fn dots(self, _: &dyn RowSource, _x: &[Self::Element], _: Range<usize>, _y: &mut [f32]) -> bool {
+        false
+    }
     /// The blocks of a matrix, where it stores them as `decode_block` gives them.
     fn stored_blocks(weights: &BlockMatrix) -> Option<&[Self::Element]>;
     /// A block as elements `[16 / pair][16 rows][pair]`, where a lane takes `pair` of them.
@@ -263,6 +271,10 @@ mod hardware {
         #[inline(always)]
         fn stored(weights: &dyn RowSource) -> Option<&[u16]> {
             weights.as_bf16().map(HalfFloatSliceExt::reinterpret_cast)
+        }
+        #[inline(always)]
+        fn dots(self, weights: &dyn RowSource, x: &[u16], rows: Range<usize>, y: &mut [f32]) -> bool {
+            weights.dots_bf16(self.1, x.reinterpret_cast(), rows, y)
         }
         #[inline(always)]
         fn stored_blocks(weights: &BlockMatrix) -> Option<&[u16]> {

@@ -171,6 +171,14 @@ impl DotKernel for Panel<'_> {
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
         let (k, count) = (self.weights.cols(), self.rows.len());
+        if self.m == 1 {
+            let x = &self.x.elements::<D::Element>()[..k];
+            // SAFETY: panels are disjoint, and one task computes a panel.
+            let y = unsafe { self.out.values.slice(self.rows.start, count) };
+            if dot.dots(self.weights, x, self.rows.clone(), y) {
+                return;
+            }
+        }
         let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.m, k);
         let stored = D::stored(self.weights).filter(|_| !crowded::<D::Element>(k, self.m));
         if let Some(w) = stored {

@@ -50,17 +50,6 @@ pub(super) trait Vectors: Copy {
 /// `y[i] = x . W[rows.start + i]`; `x` is whole vectors.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn dots<V: Vectors>(token: Avx512, w: V, x: &[f32], rows: Range<usize>, y: &mut [f32]) {
-    all_dots(token, w, x, rows, y);
-}
-
-/// The same for a matrix whose methods need AVX-512 VBMI2 as well.
-#[target_feature(enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2")]
-pub(super) fn dots_vbmi2<V: Vectors>(token: Avx512, w: V, x: &[f32], rows: Range<usize>, y: &mut [f32]) {
-    all_dots(token, w, x, rows, y);
-}
-
-#[inline(always)]
-fn all_dots<V: Vectors>(token: Avx512, w: V, x: &[f32], rows: Range<usize>, y: &mut [f32]) {
     assert_eq!(y.len(), rows.len());
     for (four, y) in rows.clone().step_by(ROWS).zip(y.chunks_mut(ROWS)) {
         // Behind the last row it repeats, and the results are dropped.

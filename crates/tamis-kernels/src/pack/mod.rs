@@ -57,6 +57,10 @@ pub trait RowSource: Sync {
     fn dots(&self, _isa: Isa, _x: &[f32], _rows: Range<usize>, _y: &mut [f32]) -> bool {
         false
     }
+    /// The same with x in bf16, the bits of the product by bf16 pairs on rows rounded to bf16.
+    fn dots_bf16(&self, _isa: Isa, _x: &[bf16], _rows: Range<usize>, _y: &mut [f32]) -> bool {
+        false
+    }
     /// A dense part and a sparse one with its factor, where the matrix is stored as their sum: the
     /// product is then the sum of both products.
     fn parts(&self) -> Option<(&dyn RowSource, &SparseRows, f32)> {

@@ -74,16 +74,14 @@ pub(super) mod avx512 {
 
     use half::{bf16, f16};
 
-    use super::super::{BitmapData, BitmapMatrix};
     use super::BITMAP_WORD;
-    use crate::pack::dots::Vectors;
 
     /// The 32 values from `at` on as far as they are there; a full load nearly always.
     #[inline]
     #[target_feature(
         enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
     )]
-    fn next_values(values: &[bf16], at: usize) -> __m512i {
+    pub(in super::super) fn next_values(values: &[bf16], at: usize) -> __m512i {
         match values.get(at..at + BITMAP_WORD) {
             // SAFETY: 32 values can be read.
             Some(values) => unsafe { _mm512_loadu_si512(values.as_ptr().cast()) },
@@ -147,7 +145,7 @@ pub(super) mod avx512 {
     #[target_feature(
         enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
     )]
-    fn widened(row: __m512i) -> [__m512; 2] {
+    pub(in super::super) fn widened(row: __m512i) -> [__m512; 2] {
         [_mm512_castsi512_si256(row), _mm512_extracti64x4_epi64::<1>(row)]
             .map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))))
     }
@@ -157,7 +155,7 @@ pub(super) mod avx512 {
     #[target_feature(
         enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
     )]
-    fn scaled(scale: __m512, row: __m256i) -> [__m512; 2] {
+    pub(in super::super) fn scaled(scale: __m512, row: __m256i) -> [__m512; 2] {
         [_mm256_castsi256_si128(row), _mm256_extracti128_si256::<1>(row)]
             .map(|half| _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(half))))
     }
@@ -167,7 +165,7 @@ pub(super) mod avx512 {
     #[target_feature(
         enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
     )]
-    fn broadcast(scale: f16) -> __m512 {
+    pub(in super::super) fn broadcast(scale: f16) -> __m512 {
         _mm512_set1_ps(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(scale.to_bits().into()))))
     }
 
@@ -176,7 +174,7 @@ pub(super) mod avx512 {
     #[target_feature(
         enable = "avx2,fma,f16c,popcnt,bmi1,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2"
     )]
-    fn next_codes(codes: &[i8], at: usize) -> __m256i {
+    pub(in super::super) fn next_codes(codes: &[i8], at: usize) -> __m256i {
         match codes.get(at..at + BITMAP_WORD) {
             // SAFETY: 32 codes can be read.
             Some(codes) => unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) },
@@ -213,64 +211,6 @@ pub(super) mod avx512 {
         unsafe {
             _mm512_mask_storeu_ps(out.as_mut_ptr(), there as u16, low);
             _mm512_mask_storeu_ps(out.as_mut_ptr().wrapping_add(16), (there >> 16) as u16, high);
-        }
-    }
-
-    /// Rows as vectors of 16 weights. The unsafe methods need AVX-512 VBMI2 as well; a word of
-    /// the bitmap is a group of two vectors.
-    #[derive(Clone, Copy)]
-    pub(in super::super) struct Kept<'a>(pub(in super::super) &'a BitmapMatrix);
-
-    /// A row, where its next kept weight is, the column at which its next scale begins to hold and
-    /// where that is, and the weights of the word that it is at.
-    #[derive(Clone, Copy)]
-    pub(in super::super) struct KeptRow<'a> {
-        bits: &'a [u32],
-        at: usize,
-        next: (usize, usize),
-        scale: __m512,
-        weights: [__m512; 2],
-    }
-
-    impl<'a> Vectors for Kept<'a> {
-        type Row = KeptRow<'a>;
-        fn group(&self) -> usize {
-            2
-        }
-        #[inline(always)]
-        unsafe fn row(&self, row: usize) -> KeptRow<'a> {
-            let (bits, at) = self.0.row(row);
-            let scale = match &self.0.data {
-                BitmapData::Bf16(_) => 0,
-                BitmapData::Int8 { group, .. } => row * self.0.cols.div_ceil(*group),
-            };
-            // SAFETY: the caller's features.
-            let zero = unsafe { _mm512_setzero_ps() };
-            KeptRow { bits, at, next: (0, scale), scale: zero, weights: [zero; 2] }
-        }
-        #[inline(always)]
-        unsafe fn enter(&self, row: &mut KeptRow<'a>, word: usize) {
-            let bits = row.bits[word];
-            // SAFETY: the caller's features.
-            row.weights = unsafe {
-                match &self.0.data {
-                    BitmapData::Bf16(values) => {
-                        widened(_mm512_maskz_expand_epi16(bits, next_values(values, row.at)))
-                    }
-                    BitmapData::Int8 { codes, scales, group } => {
-                        if word * BITMAP_WORD == row.next.0 {
-                            row.scale = broadcast(scales[row.next.1]);
-                            row.next = (row.next.0 + group, row.next.1 + 1);
-                        }
-                        scaled(row.scale, _mm256_maskz_expand_epi8(bits, next_codes(codes, row.at)))
-                    }
-                }
-            };
-            row.at += bits.count_ones() as usize;
-        }
-        #[inline(always)]
-        unsafe fn weights(&self, row: &KeptRow<'a>, vector: usize) -> __m512 {
-            row.weights[vector % 2]
         }
     }
 }

@@ -8,12 +8,12 @@
 //! At density d a weight takes `16 d + 1` bits, or `8 d + 1`, and scales. Rows are decoded and
 //! multiplied as dense ones: skipping weights saves memory, never arithmetic.
 
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod dots;
 mod expand;
 
 use half::{bf16, f16};
 
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-use super::dots::dots_vbmi2;
 use super::{PackError, RowSource};
 use crate::isa::Isa;
 
@@ -196,12 +196,12 @@ impl RowSource for BitmapMatrix {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     fn dots(&self, isa: Isa, x: &[f32], rows: std::ops::Range<usize>, y: &mut [f32]) -> bool {
         assert!(x.len() == self.cols && rows.end <= self.rows && y.len() == rows.len());
-        let (Some(token), Some(_), true) = (isa.avx512(), isa.vbmi2(), self.cols.is_multiple_of(16)) else {
-            return false;
-        };
-        // SAFETY: the tokens prove the features.
-        unsafe { dots_vbmi2(token, expand::avx512::Kept(self), x, rows, y) };
-        true
+        dots::f32(isa, self, x, rows, y)
+    }
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn dots_bf16(&self, isa: Isa, x: &[bf16], rows: std::ops::Range<usize>, y: &mut [f32]) -> bool {
+        assert!(x.len() == self.cols && rows.end <= self.rows && y.len() == rows.len());
+        dots::bf16(isa, self, x, rows, y)
     }
 }
 
