@@ -1,11 +1,10 @@
 //! Speed of the hot kernels: the best of a few runs, on one thread and on all.
 //! Every answer is checked against the reference before it is timed. Run with
-//! `cargo bench -p tamis-kernels`, `TAMIS_ISA=avx2` for another instruction set.
+//! `cargo bench -p tamis-kernels --bench kernels`, `TAMIS_ISA=avx2` for another instruction set.
 
 mod timing;
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use half::f16;
 use tamis_kernels::attention::{self, AttentionParams, CacheType, KvLayer, attend};
@@ -13,7 +12,7 @@ use tamis_kernels::gram::{self, gram_add};
 use tamis_kernels::linear::{self, Precision, linear};
 use tamis_kernels::pack::{DenseF32, PackedMatrix, RowSource};
 use tamis_kernels::{Cpu, Isa, default_threads};
-use timing::{best, noise};
+use timing::{best, close, noise, report};
 
 fn main() {
     let isa = Isa::from_env().expect("an instruction set of this CPU");
@@ -32,14 +31,6 @@ fn main() {
         bench_gram(&cpu, 4096, 1536);
         bench_attention(&cpu, 2048);
     }
-}
-
-fn report(name: &str, amount: f64, unit: &str, time: Duration) {
-    println!("{name:<34} {:>8.1} {unit} ({time:.1?})", amount / time.as_secs_f64() / 1e9);
-}
-
-fn close(a: &[f32], b: &[f32], tolerance: f32) {
-    assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance), "the answer is wrong");
 }
 
 /// The product of a tile that never leaves the L1 cache: what the core can do.

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-use crate::lanes::{Avx2, Avx512, Avx512Bf16};
+use crate::lanes::{Avx2, Avx512, Avx512Bf16, Avx512Vbmi2};
 use crate::lanes::{Lanes, Portable};
 
 /// The environment variable that pins the instruction set: `scalar`, `avx2` or `avx512`.
@@ -23,6 +23,7 @@ enum Kind {
     Avx512 {
         base: Avx512,
         bf16: Option<Avx512Bf16>,
+        vbmi2: Option<Avx512Vbmi2>,
         vnni: bool,
     },
 }
@@ -46,7 +47,7 @@ impl Isa {
             all.extend(Avx2::detect().map(|t| Self(Kind::Avx2(t))));
             all.extend(Avx512::detect().map(|base| {
                 let vnni = is_x86_feature_detected!("avx512vnni");
-                Self(Kind::Avx512 { base, bf16: base.with_bf16(), vnni })
+                Self(Kind::Avx512 { base, bf16: base.with_bf16(), vbmi2: base.with_vbmi2(), vnni })
             }));
         }
         all
@@ -115,6 +116,14 @@ impl Isa {
     pub(crate) fn bf16(self) -> Option<Avx512Bf16> {
         match self.0 {
             Kind::Avx512 { bf16, .. } => bf16,
+            _ => None,
+        }
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    pub(crate) fn vbmi2(self) -> Option<Avx512Vbmi2> {
+        match self.0 {
+            Kind::Avx512 { vbmi2, .. } => vbmi2,
             _ => None,
         }
     }

@@ -1,11 +1,10 @@
-//! The clock of the benches, and numbers to compute with. Knows no kernel.
+//! What the benches share: numbers to multiply, a clock, a line of the report. Knows no kernel.
 
 use std::time::{Duration, Instant};
 
 /// Enough to find a quiet moment, little enough for a habit.
 const RUNS: usize = 9;
 
-/// Numbers below 1/2.
 pub(crate) fn noise(len: usize) -> Vec<f32> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut next = || {
@@ -50,4 +49,12 @@ pub(crate) fn best(threads: usize, mut run: impl FnMut()) -> Duration {
         now() - start
     };
     (0..RUNS).map(time).min().unwrap_or_default()
+}
+
+pub(crate) fn report(name: &str, amount: f64, unit: &str, time: Duration) {
+    println!("{name:<34} {:>8.1} {unit} ({time:.1?})", amount / time.as_secs_f64() / 1e9);
+}
+
+pub(crate) fn close(a: &[f32], b: &[f32], tolerance: f32) {
+    assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance), "the answer is wrong");
 }

@@ -56,6 +56,34 @@ impl Lanes for Avx2 {
         unsafe { _mm256_storeu_ps(to, value) }
     }
     #[inline(always)]
+    unsafe fn load_f16(self, from: *const half::f16) -> __m256 {
+        // SAFETY: the caller promises 8 readable values.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_of_pairs<const ODD: bool>(self, from: *const u16) -> __m256 {
+        // A bf16 is the upper half of an f32.
+        // SAFETY: the caller promises 16 readable values.
+        unsafe {
+            let pairs = _mm256_loadu_si256(from.cast());
+            _mm256_castsi256_ps(match ODD {
+                true => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
+                false => _mm256_slli_epi32::<16>(pairs),
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_integers(self, from: *const u32, bits: u32, place: u32) -> __m256 {
+        // Up to the top of the word, then down again with the sign.
+        // SAFETY: the caller promises 8 readable words.
+        unsafe {
+            let up = _mm_cvtsi32_si128((32 - bits * (place + 1)) as i32);
+            let down = _mm_cvtsi32_si128((32 - bits) as i32);
+            let words = _mm256_sll_epi32(_mm256_loadu_si256(from.cast()), up);
+            _mm256_cvtepi32_ps(_mm256_sra_epi32(words, down))
+        }
+    }
+    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         with_token!(_mm256_add_ps(a, b))
     }

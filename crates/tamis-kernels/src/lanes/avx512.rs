@@ -13,6 +13,11 @@ pub(crate) struct Avx512(());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512Bf16(Avx512);
 
+/// Proof that the CPU has AVX-512 VBMI2 besides, which spreads 8- and 16-bit lanes by a mask, and
+/// counts of bits (POPCNT, BMI 1 and 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Avx512Vbmi2(());
+
 impl Avx512 {
     pub(crate) fn detect() -> Option<Self> {
         let has = Avx2::detect().is_some()
@@ -24,6 +29,13 @@ impl Avx512 {
     }
     pub(crate) fn with_bf16(self) -> Option<Avx512Bf16> {
         is_x86_feature_detected!("avx512bf16").then_some(Avx512Bf16(self))
+    }
+    pub(crate) fn with_vbmi2(self) -> Option<Avx512Vbmi2> {
+        let has = is_x86_feature_detected!("avx512vbmi2")
+            && is_x86_feature_detected!("popcnt")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2");
+        has.then_some(Avx512Vbmi2(()))
     }
 }
 
@@ -69,6 +81,34 @@ impl Lanes for Avx512 {
     unsafe fn store_ptr(self, to: *mut f32, value: __m512) {
         // SAFETY: the caller promises 16 writable values.
         unsafe { _mm512_storeu_ps(to, value) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const half::f16) -> __m512 {
+        // SAFETY: the caller promises 16 readable values.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_of_pairs<const ODD: bool>(self, from: *const u16) -> __m512 {
+        // A bf16 is the upper half of an f32.
+        // SAFETY: the caller promises 32 readable values.
+        unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            _mm512_castsi512_ps(match ODD {
+                true => _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32)),
+                false => _mm512_slli_epi32::<16>(pairs),
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_integers(self, from: *const u32, bits: u32, place: u32) -> __m512 {
+        // Up to the top of the word, then down again with the sign.
+        // SAFETY: the caller promises 16 readable words.
+        unsafe {
+            let up = _mm_cvtsi32_si128((32 - bits * (place + 1)) as i32);
+            let down = _mm_cvtsi32_si128((32 - bits) as i32);
+            let words = _mm512_sll_epi32(_mm512_loadu_si512(from.cast()), up);
+            _mm512_cvtepi32_ps(_mm512_sra_epi32(words, down))
+        }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

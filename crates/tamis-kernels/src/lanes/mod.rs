@@ -16,7 +16,7 @@ mod avx512;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(crate) use avx2::Avx2;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-pub(crate) use avx512::{Avx512, Avx512Bf16};
+pub(crate) use avx512::{Avx512, Avx512Bf16, Avx512Vbmi2};
 pub(crate) use math::{erfc_positive, exp, sigmoid, tanh};
 pub(crate) use portable::Portable;
 
@@ -42,6 +42,17 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     /// # Safety
     /// `to` points at `WIDTH` writable values.
     unsafe fn store_ptr(self, to: *mut f32, value: Self::F);
+    /// # Safety
+    /// `from` points at `WIDTH` readable values.
+    unsafe fn load_f16(self, from: *const half::f16) -> Self::F;
+    /// The first (`ODD` false) or second bf16 of `WIDTH` pairs.
+    /// # Safety
+    /// `from` points at `2 * WIDTH` readable values.
+    unsafe fn load_bf16_of_pairs<const ODD: bool>(self, from: *const u16) -> Self::F;
+    /// Signed integers of `bits`, `place` of them in, from `WIDTH` words of 32 bits.
+    /// # Safety
+    /// `from` points at `WIDTH` readable words.
+    unsafe fn load_integers(self, from: *const u32, bits: u32, place: u32) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;

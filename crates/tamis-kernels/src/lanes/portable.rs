@@ -46,6 +46,25 @@ impl Lanes for Portable {
         unsafe { to.cast::<[f32; N]>().write_unaligned(value) }
     }
     #[inline(always)]
+    unsafe fn load_f16(self, from: *const half::f16) -> Self::F {
+        // SAFETY: the caller promises `N` readable values; no alignment is assumed.
+        unsafe { from.cast::<[half::f16; N]>().read_unaligned() }.map(half::f16::to_f32)
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_of_pairs<const ODD: bool>(self, from: *const u16) -> Self::F {
+        // SAFETY: the caller promises so many values; no alignment is assumed.
+        let pairs = unsafe { from.cast::<[[u16; 2]; N]>().read_unaligned() };
+        // A bf16 is the upper half of an f32.
+        pairs.map(|pair| f32::from_bits(u32::from(pair[usize::from(ODD)]) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_integers(self, from: *const u32, bits: u32, place: u32) -> Self::F {
+        // SAFETY: the caller promises `N` readable words; no alignment is assumed.
+        let words = unsafe { from.cast::<[u32; N]>().read_unaligned() };
+        // Up to the top of the word, then down again with the sign.
+        words.map(|word| ((word << (32 - bits * (place + 1))) as i32 >> (32 - bits)) as f32)
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         zip(a, b, |a, b| a + b)
     }

@@ -1,12 +1,17 @@
 //! What a dot product is made of: an element, a vector of elements, a multiply-add.
 //! Three kinds: f32 as it is, f32 rounded to bf16 (any CPU), bf16 pairs in hardware.
 
+use std::ops::Range;
+
 use super::Precision;
 use crate::aligned::Plain;
 use crate::isa::{Isa, Kernel};
 use crate::lanes::Lanes;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::lanes::{Avx512, Avx512Bf16};
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use crate::pack::BlockData;
+use crate::pack::{BLOCK_WEIGHTS, BlockMatrix, RowSource};
 
 /// A kind of dot product.
 pub(crate) trait Dot: Copy + Send + Sync {
@@ -18,6 +23,8 @@ pub(crate) trait Dot: Copy + Send + Sync {
     type Vector: Copy;
     /// Elements in a vector.
     const STEP: usize;
+    /// The element that is 0.
+    const ZERO: Self::Element;
 
     fn sums(self) -> Self::Sums;
     /// # Safety
@@ -26,14 +33,37 @@ pub(crate) trait Dot: Copy + Send + Sync {
     /// # Safety
     /// `from` points at `count` readable elements, `count < STEP`; the rest is zero.
     unsafe fn load_first(self, from: *const Self::Element, count: usize) -> Self::Vector;
+    /// The elements of one lane (`STEP / WIDTH`) in every lane.
+    /// # Safety
+    /// `from` points at that many readable elements.
+    unsafe fn broadcast(self, from: *const Self::Element) -> Self::Vector;
     /// `sums + a * b`.
     fn multiply_add(self, a: Self::Vector, b: Self::Vector, sums: SumsOf<Self>) -> SumsOf<Self>;
     /// Converts a row of f32; `to` has the same length.
     fn convert(self, from: &[f32], to: &mut [Self::Element]);
-    /// f32 as elements, where they need no conversion.
-    fn borrow(values: &[f32]) -> Option<&[Self::Element]>;
     /// Elements as f32, where they need no conversion.
     fn borrow_mut(elements: &mut [Self::Element]) -> Option<&mut [f32]>;
+    /// The rows of a matrix as elements, where it stores them as such.
+    fn stored(weights: &dyn RowSource) -> Option<&[Self::Element]>;
+    /// `y[i] = x . W[rows.start + i]`, the bits of `tile`, straight from what is stored; `false`
+    /// where there is no such way.
+    #[inline(always)]
+    fn dots(self, _: &dyn RowSource, _x: &[Self::Element], _: Range<usize>, _y: &mut [f32]) -> bool {
+        false
+    }
+    /// The blocks of a matrix, where it stores them as `decode_block` gives them.
+    fn stored_blocks(weights: &BlockMatrix) -> Option<&[Self::Element]>;
+    /// A block as elements `[16 / pair][16 rows][pair]`, where a lane takes `pair` of them.
+    fn decode_block(self, weights: &BlockMatrix, block: usize, to: &mut [Self::Element]);
+    /// Writes a row of a matrix as elements; `spare` takes it as f32, where that is needed.
+    #[inline(always)]
+    fn decode(self, weights: &dyn RowSource, row: usize, spare: &mut [f32], to: &mut [Self::Element]) {
+        if let Some(to) = Self::borrow_mut(to) {
+            return weights.decode_row(row, to);
+        }
+        weights.decode_row(row, spare);
+        self.convert(spare, to);
+    }
 }
 
 /// The vector of sums of a kind of dot product.
@@ -84,6 +114,7 @@ macro_rules! f32_dot {
             type Element = f32;
             type Vector = L::F;
             const STEP: usize = L::WIDTH;
+            const ZERO: f32 = 0.0;
 
             #[inline(always)]
             fn sums(self) -> L {
@@ -100,18 +131,36 @@ macro_rules! f32_dot {
                 unsafe { self.0.load_first(from, count) }
             }
             #[inline(always)]
+            unsafe fn broadcast(self, from: *const f32) -> L::F {
+                // SAFETY: the caller's promise.
+                self.0.splat(unsafe { *from })
+            }
+            #[inline(always)]
             fn multiply_add(self, a: L::F, b: L::F, sums: L::F) -> L::F {
                 self.0.fma(a, b, sums)
             }
             #[inline(always)]
             fn convert($self, $from: &[f32], $to: &mut [f32]) $convert
             #[inline(always)]
-            fn borrow(values: &[f32]) -> Option<&[f32]> {
-                $borrows.then_some(values)
-            }
-            #[inline(always)]
             fn borrow_mut(elements: &mut [f32]) -> Option<&mut [f32]> {
                 $borrows.then_some(elements)
+            }
+            #[inline(always)]
+            fn stored(weights: &dyn RowSource) -> Option<&[f32]> {
+                weights.as_f32().filter(|_| $borrows)
+            }
+            #[inline(always)]
+            fn stored_blocks(_: &BlockMatrix) -> Option<&[f32]> {
+                None
+            }
+            #[inline(always)]
+            fn decode_block(self, weights: &BlockMatrix, block: usize, to: &mut [f32]) {
+                if $borrows {
+                    return weights.decode_block(self.0, block, to);
+                }
+                let mut exact = [0.0; BLOCK_WEIGHTS];
+                weights.decode_block(self.0, block, &mut exact);
+                self.convert(&exact, to);
             }
         }
     };
@@ -131,11 +180,13 @@ f32_dot!(Rounded, false, |self, from, to| {
 mod hardware {
     use std::arch::x86_64::*;
 
+    use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
     use super::*;
 
     /// Two products a lane and step (`vdpbf16ps`).
     #[derive(Clone, Copy)]
-    pub(super) struct Pairs(pub(super) Avx512Bf16);
+    pub(super) struct Pairs(pub(super) Avx512Bf16, pub(super) Isa);
 
     #[inline(always)]
     fn as_bf16(v: __m512i) -> __m512bh {
@@ -148,11 +199,23 @@ mod hardware {
         ((1u64 << count) - 1) as u32
     }
 
+    /// `0, 16, 1, 17, ...`.
+    const INTERLEAVED: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (i / 2 + i % 2 * 16) as u16;
+            i += 1;
+        }
+        order
+    };
+
     impl Dot for Pairs {
         type Sums = Avx512;
         type Element = u16;
         type Vector = __m512bh;
         const STEP: usize = 32;
+        const ZERO: u16 = 0;
 
         #[inline(always)]
         fn sums(self) -> Avx512 {
@@ -167,6 +230,11 @@ mod hardware {
         unsafe fn load_first(self, from: *const u16, count: usize) -> __m512bh {
             // SAFETY: masked-off elements are not read.
             as_bf16(unsafe { _mm512_maskz_loadu_epi16(mask(count), from.cast()) })
+        }
+        #[inline(always)]
+        unsafe fn broadcast(self, from: *const u16) -> __m512bh {
+            // SAFETY: the caller promises two readable elements.
+            as_bf16(unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) })
         }
         #[inline(always)]
         fn multiply_add(self, a: __m512bh, b: __m512bh, sums: __m512) -> __m512 {
@@ -197,12 +265,46 @@ mod hardware {
             }
         }
         #[inline(always)]
-        fn borrow(_: &[f32]) -> Option<&[u16]> {
+        fn borrow_mut(_: &mut [u16]) -> Option<&mut [f32]> {
             None
         }
         #[inline(always)]
-        fn borrow_mut(_: &mut [u16]) -> Option<&mut [f32]> {
-            None
+        fn stored(weights: &dyn RowSource) -> Option<&[u16]> {
+            weights.as_bf16().map(HalfFloatSliceExt::reinterpret_cast)
+        }
+        #[inline(always)]
+        fn dots(self, weights: &dyn RowSource, x: &[u16], rows: Range<usize>, y: &mut [f32]) -> bool {
+            weights.dots_bf16(self.1, x.reinterpret_cast(), rows, y)
+        }
+        #[inline(always)]
+        fn stored_blocks(weights: &BlockMatrix) -> Option<&[u16]> {
+            match weights.data() {
+                BlockData::Bf16(values) => Some(values.reinterpret_cast()),
+                BlockData::Integers { .. } => None,
+            }
+        }
+        #[inline(always)]
+        fn decode_block(self, weights: &BlockMatrix, block: usize, to: &mut [u16]) {
+            assert_eq!(to.len(), BLOCK_WEIGHTS);
+            let mut exact = [0.0; BLOCK_WEIGHTS];
+            weights.decode_block(self.sums(), block, &mut exact);
+            for (from, to) in exact.chunks_exact(32).zip(to.chunks_exact_mut(32)) {
+                // SAFETY: both pieces have 32 values; the token proves the instructions.
+                unsafe {
+                    let even = _mm512_loadu_ps(from.as_ptr());
+                    let odd = _mm512_loadu_ps(from.as_ptr().add(16));
+                    let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(odd, even));
+                    let turn = _mm512_loadu_si512(INTERLEAVED.as_ptr().cast());
+                    _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_permutexvar_epi16(turn, both));
+                }
+            }
+        }
+        #[inline(always)]
+        fn decode(self, weights: &dyn RowSource, row: usize, spare: &mut [f32], to: &mut [u16]) {
+            if !weights.decode_bf16(self.1, row, to.reinterpret_cast_mut()) {
+                weights.decode_row(row, spare);
+                self.convert(spare, to);
+            }
         }
     }
 }
@@ -223,13 +325,13 @@ pub(crate) fn run_dot<K: DotKernel>(isa: Isa, precision: Precision, kernel: K) -
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if let (Precision::Bf16, Some(token)) = (precision, isa.bf16()) {
         // SAFETY: the token proves the features that the function enables.
-        return unsafe { on_bf16(token, kernel) };
+        return unsafe { on_bf16(token, isa, kernel) };
     }
     isa.run(OnLanes(kernel, precision))
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-fn on_bf16<K: DotKernel>(token: Avx512Bf16, kernel: K) -> K::Output {
-    kernel.run(hardware::Pairs(token))
+fn on_bf16<K: DotKernel>(token: Avx512Bf16, isa: Isa, kernel: K) -> K::Output {
+    kernel.run(hardware::Pairs(token, isa))
 }

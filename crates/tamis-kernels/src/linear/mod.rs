@@ -5,6 +5,7 @@
 //! panel once, into its thread's buffer, and multiplies them with all rows of x
 //! (`tile`). One token and a long prompt run the same code and give the same bits.
 
+mod blocks;
 mod dot;
 pub mod scalar;
 mod tile;
@@ -61,6 +62,9 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
     assert_eq!(y.len(), m * n, "y must be {m}x{n}");
     if m == 0 || n == 0 {
         return;
+    }
+    if let Some(w) = weights.as_blocks() {
+        return blocks::product(cpu, x, w, blocks::Shape { m, n, k }, precision, y);
     }
     let parts = weights.parts();
     let (weights, stream) =
@@ -167,9 +171,17 @@ impl DotKernel for Panel<'_> {
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
         let (k, count) = (self.weights.cols(), self.rows.len());
+        if self.m == 1 {
+            let x = &self.x.elements::<D::Element>()[..k];
+            // SAFETY: panels are disjoint, and one task computes a panel.
+            let y = unsafe { self.out.values.slice(self.rows.start, count) };
+            if dot.dots(self.weights, x, self.rows.clone(), y) {
+                return;
+            }
+        }
         let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.m, k);
-        let stored = self.weights.as_f32().filter(|_| !crowded::<f32>(k, self.m));
-        if let Some(w) = stored.and_then(D::borrow) {
+        let stored = D::stored(self.weights).filter(|_| !crowded::<D::Element>(k, self.m));
+        if let Some(w) = stored {
             let sink = PanelSink { out: self.out, first: self.rows.start };
             return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), &sink);
         }
@@ -187,13 +199,7 @@ impl DotKernel for Panel<'_> {
             let count = part.min(self.rows.end - first);
             for (j, lines) in lines.chunks_exact_mut(per_row).take(count).enumerate() {
                 let to = &mut numbers_mut::<D::Element>(lines)[..k];
-                match D::borrow_mut(to) {
-                    Some(to) => self.weights.decode_row(first + j, to),
-                    None => {
-                        self.weights.decode_row(first + j, row_values);
-                        dot.convert(row_values, to);
-                    }
-                }
+                dot.decode(self.weights, first + j, row_values, to);
             }
             let elements = numbers::<D::Element>(&lines[..count * per_row]);
             let sink = PanelSink { out: self.out, first };
@@ -230,6 +236,8 @@ impl Sink for PanelSink<'_> {
     }
 }
 
+#[cfg(test)]
+mod pruned_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -138,6 +138,19 @@ impl RowSource for DenseHalf {
             }
         }
     }
+    fn as_bf16(&self) -> Option<&[bf16]> {
+        match &self.data {
+            HalfData::F16(_) => None,
+            HalfData::Bf16(v) => Some(v),
+        }
+    }
+    fn decode_bf16(&self, _: crate::Isa, row: usize, out: &mut [bf16]) -> bool {
+        let stored = self.as_bf16();
+        if let Some(v) = stored {
+            out.copy_from_slice(&v[row * self.cols..][..self.cols]);
+        }
+        stored.is_some()
+    }
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     fn dots(&self, isa: crate::Isa, x: &[f32], rows: std::ops::Range<usize>, y: &mut [f32]) -> bool {
         assert!(x.len() == self.cols && rows.end <= self.rows() && y.len() == rows.len());
