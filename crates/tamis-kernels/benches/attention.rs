@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use tamis_kernels::attention::{AttentionParams, CacheType, KvLayer, attend, scalar};
 use tamis_kernels::{Cpu, Isa, default_threads};
-use timing::{best, noise};
+use timing::{best, close, noise, report};
 
 /// Name, query heads, heads of keys and values, width of a head.
 const SHAPES: [(&str, usize, usize, usize); 3] =
@@ -55,7 +55,7 @@ fn bench(cpu: &Cpu, name: &str, params: &AttentionParams, kind: CacheType) {
         let time = best(cpu.pool.threads(), || attend(cpu, &q, 0, &cache, params, black_box(&mut out)));
         // Scores and values: 4 operations for each number of a row and each visible pair.
         let flops = 4.0 * (width * len * (len + 1) / 2) as f64;
-        println!("{name}: prefill {len} {:>7.1} GFLOP/s ({time:.1?})", flops / time.as_secs_f64() / 1e9);
+        report(&format!("{name}: prefill {len}"), flops, "GFLOP/s", time);
     }
     bench_step(cpu, &name, params, kind);
 }
@@ -67,7 +67,7 @@ fn check(q: &[f32], out: &[f32], cache: &KvLayer, params: &AttentionParams) {
     let mut expected = vec![0.0; rows];
     scalar::attend(&q[q.len() - rows..], start, cache, params, &mut expected);
     let last = &out[out.len() - rows..];
-    assert!(last.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-3), "the answer is wrong");
+    close(last, &expected, 1e-3);
 }
 
 /// One token at depth 4096 in so many layers that their caches come from memory.
@@ -86,5 +86,5 @@ fn bench_step(cpu: &Cpu, name: &str, params: &AttentionParams, kind: CacheType) 
     });
     let bytes = (layers.len() * layer.bytes()) as f64;
     let each = time / layers.len() as u32;
-    println!("{name}: step at {len} {:>7.1} GB/s ({each:.1?} a layer)", bytes / time.as_secs_f64() / 1e9);
+    report(&format!("{name}: step at {len}, {each:.1?} a layer"), bytes, "GB/s", time);
 }

@@ -71,17 +71,12 @@ pub(crate) fn row_lines<T>(len: usize) -> usize {
     (len * size_of::<T>()).div_ceil(LINE) | 1
 }
 
-/// Asks for the lines of some numbers ahead of their use: a short piece of memory ends before
-/// the CPU has seen a pattern in how it is read.
-pub(crate) fn prefetch<T: Copy>(numbers: &[T]) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
+/// Asks for all lines of some numbers: a short piece of memory ends before the CPU has seen a
+/// pattern in how it is read.
+pub(crate) fn prefetch_all<T: Copy>(numbers: &[T]) {
     for line in 0..size_of_val(numbers).div_ceil(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every x86-64 CPU has the instruction; it reads nothing and cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(numbers.as_ptr().cast::<i8>().wrapping_add(line * LINE)) };
+        prefetch(numbers.as_ptr().cast::<u8>().wrapping_add(line * LINE));
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = numbers;
 }
 
 /// A buffer that only grows; what it holds is left over from the last use.

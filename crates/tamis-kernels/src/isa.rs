@@ -6,8 +6,10 @@ use std::sync::OnceLock;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::lanes::{Avx2, Avx512, Avx512Bf16, Avx512Vbmi2};
 use crate::lanes::{Lanes, Portable};
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use crate::tile_unit::amx::Amx;
 
-/// The environment variable that pins the instruction set: `scalar`, `avx2` or `avx512`.
+/// The environment variable that pins the instruction set: `scalar`, `avx2`, `avx512` or `amx`.
 pub const ISA_VARIABLE: &str = "TAMIS_ISA";
 
 /// An instruction set that this CPU has.
@@ -25,6 +27,14 @@ enum Kind {
         bf16: Option<Avx512Bf16>,
         vbmi2: Option<Avx512Vbmi2>,
         vnni: bool,
+    },
+    /// All of AVX-512 with VNNI and BF16, and tiles.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    Amx {
+        base: Avx512,
+        bf16: Avx512Bf16,
+        vbmi2: Option<Avx512Vbmi2>,
+        tiles: Amx,
     },
 }
 
@@ -45,10 +55,14 @@ impl Isa {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             all.extend(Avx2::detect().map(|t| Self(Kind::Avx2(t))));
-            all.extend(Avx512::detect().map(|base| {
+            if let Some(base) = Avx512::detect() {
+                let (bf16, vbmi2) = (base.with_bf16(), base.with_vbmi2());
                 let vnni = is_x86_feature_detected!("avx512vnni");
-                Self(Kind::Avx512 { base, bf16: base.with_bf16(), vbmi2: base.with_vbmi2(), vnni })
-            }));
+                all.push(Self(Kind::Avx512 { base, bf16, vbmi2, vnni }));
+                if let (Some(bf16), true, Some(tiles)) = (bf16, vnni, Amx::detect()) {
+                    all.push(Self(Kind::Amx { base, bf16, vbmi2, tiles }));
+                }
+            }
         }
         all
     }
@@ -60,7 +74,7 @@ impl Isa {
 
     /// The instruction set of that name, if the CPU has it.
     pub fn named(name: &str) -> Result<Self, String> {
-        let known = ["scalar", "avx2", "avx512"];
+        let known = ["scalar", "avx2", "avx512", "amx"];
         if !known.contains(&name) {
             return Err(format!("unknown instruction set {name:?}: use one of {}", known.join(", ")));
         }
@@ -83,7 +97,7 @@ impl Isa {
         *FOUND.get_or_init(|| Self::from_env().unwrap_or(Self::SCALAR))
     }
 
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avx512` or `amx`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Scalar => "scalar",
@@ -91,6 +105,8 @@ impl Isa {
             Kind::Avx2(_) => "avx2",
             #[cfg(all(target_arch = "x86_64", not(miri)))]
             Kind::Avx512 { .. } => "avx512",
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            Kind::Amx { .. } => "amx",
         }
     }
 
@@ -99,6 +115,8 @@ impl Isa {
         match self.0 {
             #[cfg(all(target_arch = "x86_64", not(miri)))]
             Kind::Avx512 { bf16, .. } => bf16.is_some(),
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            Kind::Amx { .. } => true,
             _ => false,
         }
     }
@@ -108,7 +126,27 @@ impl Isa {
         match self.0 {
             #[cfg(all(target_arch = "x86_64", not(miri)))]
             Kind::Avx512 { vnni, .. } => vnni,
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            Kind::Amx { .. } => true,
             _ => false,
+        }
+    }
+
+    /// Whether the CPU also multiplies tiles of bf16 pairs (`tdpbf16ps`); nothing uses it here.
+    pub fn has_tile_bf16(self) -> bool {
+        match self.0 {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            Kind::Amx { tiles, .. } => tiles.bf16,
+            _ => false,
+        }
+    }
+
+    /// The unit that multiplies tiles of int8.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    pub(crate) fn tiles(self) -> Option<Amx> {
+        match self.0 {
+            Kind::Amx { tiles, .. } => Some(tiles),
+            _ => None,
         }
     }
 
@@ -116,6 +154,7 @@ impl Isa {
     pub(crate) fn bf16(self) -> Option<Avx512Bf16> {
         match self.0 {
             Kind::Avx512 { bf16, .. } => bf16,
+            Kind::Amx { bf16, .. } => Some(bf16),
             _ => None,
         }
     }
@@ -123,7 +162,7 @@ impl Isa {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     pub(crate) fn vbmi2(self) -> Option<Avx512Vbmi2> {
         match self.0 {
-            Kind::Avx512 { vbmi2, .. } => vbmi2,
+            Kind::Avx512 { vbmi2, .. } | Kind::Amx { vbmi2, .. } => vbmi2,
             _ => None,
         }
     }
@@ -139,7 +178,7 @@ impl Isa {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     pub(crate) fn avx512(self) -> Option<Avx512> {
         match self.0 {
-            Kind::Avx512 { base, .. } => Some(base),
+            Kind::Avx512 { base, .. } | Kind::Amx { base, .. } => Some(base),
             _ => None,
         }
     }
@@ -149,7 +188,9 @@ impl Isa {
     pub(crate) fn variants() -> Vec<Self> {
         let mut all = Self::available();
         #[cfg(all(target_arch = "x86_64", not(miri)))]
-        all.extend(Avx512::detect().map(|base| Self(Kind::Avx512 { base, bf16: None, vnni: false })));
+        all.extend(
+            Avx512::detect().map(|base| Self(Kind::Avx512 { base, bf16: None, vbmi2: None, vnni: false })),
+        );
         all
     }
 
@@ -162,7 +203,7 @@ impl Isa {
             Kind::Avx2(token) => unsafe { on_avx2(token, kernel) },
             #[cfg(all(target_arch = "x86_64", not(miri)))]
             // SAFETY: as above.
-            Kind::Avx512 { base, .. } => unsafe { on_avx512(base, kernel) },
+            Kind::Avx512 { base, .. } | Kind::Amx { base, .. } => unsafe { on_avx512(base, kernel) },
         }
     }
 }
@@ -210,7 +251,7 @@ mod tests {
         for isa in Isa::available() {
             assert_eq!(Isa::named(isa.name()), Ok(isa));
         }
-        assert!(Isa::named("mmx").unwrap_err().contains("scalar, avx2, avx512"));
+        assert!(Isa::named("mmx").unwrap_err().contains("scalar, avx2, avx512, amx"));
         assert_eq!(Isa::available()[0], Isa::SCALAR);
     }
 }

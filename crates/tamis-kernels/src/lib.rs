@@ -10,6 +10,8 @@ mod aligned;
 mod isa;
 mod lanes;
 mod sparse;
+#[cfg(any(test, all(target_arch = "x86_64", not(miri))))]
+mod tile_unit;
 
 pub mod activation;
 pub mod attention;

@@ -10,10 +10,11 @@ use std::arch::x86_64::*;
 use super::input::Codes;
 use super::{Grid, PAIR, Panel, Place};
 use crate::aligned::Aligned;
+use crate::pack::TileMatrix;
 use crate::pack::tiles::{Offsets, QUAD, QUAD_BYTES, TILE, quad_of};
 
 /// Most rows of x that are multiplied with codes in registers.
-const FEW: usize = 4;
+pub(super) const FEW: usize = 4;
 /// Rows of x in a register tile.
 const TALL: usize = 6;
 
@@ -138,6 +139,24 @@ fn unpack<const BITS: u32, const QUADS: usize>(codes: &[u8], out: &mut [u8]) {
     }
 }
 
+/// Unpacks all codes of a tile.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn unpack_tile(weights: &TileMatrix, tile: usize, out: &mut [u8]) {
+    let codes = weights.tile_codes(tile);
+    match (weights.bits(), weights.block()) {
+        (2, 32) => unpack::<2, 8>(codes, out),
+        (2, _) => unpack::<2, 16>(codes, out),
+        (3, 32) => unpack::<3, 8>(codes, out),
+        (3, _) => unpack::<3, 16>(codes, out),
+        (4, 32) => unpack::<4, 8>(codes, out),
+        (4, _) => unpack::<4, 16>(codes, out),
+        (5, 32) => unpack::<5, 8>(codes, out),
+        (8, 32) => unpack::<8, 8>(codes, out),
+        (8, _) => unpack::<8, 16>(codes, out),
+        (bits, block) => panic!("no layout has {bits} bits and blocks of {block}"),
+    }
+}
+
 /// Four codes of x, in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -177,7 +196,7 @@ fn few<'y, const BITS: u32, const QUADS: usize, const MINIMA: bool, const M: usi
                     }
                 });
             }
-            let units = Units::of::<M>(&panel.x, 0, block);
+            let units = Units::of(&panel.x, (0, M), block);
             for r in 0..M {
                 let dot = _mm512_add_epi32(dots[r][0], dots[r][1]);
                 // SAFETY: the units are those of all `M` rows.
@@ -243,7 +262,7 @@ fn many<'y, const QUADS: usize, const MINIMA: bool, const M: usize, const NR: us
                     }
                 }
             }
-            let units = Units::of::<M>(&panel.x, row, block);
+            let units = Units::of(&panel.x, (row, M), block);
             for n in 0..NR {
                 for r in 0..M {
                     // SAFETY: the units are those of all `M` rows.
@@ -261,23 +280,23 @@ fn many<'y, const QUADS: usize, const MINIMA: bool, const M: usize, const NR: us
 
 /// Scales and sums of some rows of x in one block.
 #[derive(Clone, Copy)]
-struct Units {
+pub(super) struct Units {
     scales: *const f32,
     sums: *const i32,
 }
 
 impl Units {
-    /// Those of the `M` rows from `row` on.
+    /// Those of the `count` rows from `row` on.
     #[inline(always)]
-    fn of<const M: usize>(x: &Codes<'_>, row: usize, block: usize) -> Self {
+    pub(super) fn of(x: &Codes<'_>, (row, count): (usize, usize), block: usize) -> Self {
         let at = block * x.m + row;
-        Self { scales: x.scales[at..at + M].as_ptr(), sums: x.sums[at..at + M].as_ptr() }
+        Self { scales: x.scales[at..at + count].as_ptr(), sums: x.sums[at..at + count].as_ptr() }
     }
 }
 
 /// Scales and offsets of a tile in one group.
 #[derive(Clone, Copy)]
-struct At {
+pub(super) struct At {
     scale: __m512,
     zero: __m512i,
     /// Zero where there are no minima.
@@ -287,7 +306,7 @@ struct At {
 impl At {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn of(grid: &Grid<'_>, group: usize) -> Self {
+    pub(super) fn of(grid: &Grid<'_>, group: usize) -> Self {
         let lanes = group * TILE..(group + 1) * TILE;
         let zero = match grid.zeros {
             None => _mm512_set1_epi32(grid.middle),
@@ -309,7 +328,13 @@ impl At {
     /// `x` has units of row `row`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn add<const MINIMA: bool>(&self, sum: __m512, dot: __m512i, x: Units, row: usize) -> __m512 {
+    pub(super) unsafe fn add<const MINIMA: bool>(
+        &self,
+        sum: __m512,
+        dot: __m512i,
+        x: Units,
+        row: usize,
+    ) -> __m512 {
         // SAFETY: the caller's promise.
         let (t, u) = unsafe { (_mm512_set1_ps(*x.scales.add(row)), _mm512_set1_epi32(*x.sums.add(row))) };
         let e = _mm512_cvtepi32_ps(_mm512_sub_epi32(dot, _mm512_mullo_epi32(self.zero, u)));
@@ -329,7 +354,7 @@ fn floats(values: &[half::f16]) -> __m512 {
 /// As many lanes as there is room for.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn store(out: &mut [f32], value: __m512) {
+pub(super) fn store(out: &mut [f32], value: __m512) {
     let mask = ((1u32 << out.len().min(TILE)) - 1) as __mmask16;
     // SAFETY: lanes behind `out` are masked off.
     unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, value) };

@@ -17,6 +17,8 @@
 //! unpacked once for all of them.
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
+mod amx;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 mod avx2;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod avx512;
@@ -161,6 +163,11 @@ fn panel<'y>(isa: Isa, panel: Panel<'_>, place: &Place<'_, 'y>) {
     let mut scratch = SCRATCH.take();
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
+        if let (Some(mut tiles), true) = (isa.tiles(), panel.x.m > avx512::FEW) {
+            // SAFETY: the token of tiles is only given with all of AVX-512 and VNNI.
+            unsafe { amx::panel(&mut tiles, &panel, place, &mut scratch) };
+            return SCRATCH.set(scratch);
+        }
         if isa.avx512().is_some() && isa.has_vnni() {
             // SAFETY: the tokens prove the features that the function enables.
             unsafe { avx512::panel(&panel, place, &mut scratch) };

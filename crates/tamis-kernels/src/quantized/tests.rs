@@ -7,6 +7,8 @@ use super::*;
 use crate::linear::noise;
 use crate::pack::{GgmlMatrix, GgmlType, PackedMatrix, SparseRows};
 use crate::pool::Pool;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use crate::tile_unit::emulated::Emulated;
 
 fn packed(n: usize, k: usize, bits: u32, group: usize, asymmetric: bool) -> TileMatrix {
     let codes: Vec<u8> =
@@ -60,6 +62,29 @@ fn product(cpu: &Cpu, x: &[f32], weights: &TileMatrix) -> Vec<f32> {
     y
 }
 
+/// As `product`, by the kernel for tiles with an emulated unit, `share` tiles a task; nothing
+/// where the machine has no vectors for the rest of that kernel.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn emulated(x: &[f32], weights: &TileMatrix, share: usize) -> Option<Vec<f32>> {
+    let isa = Isa::available().into_iter().find(|isa| isa.avx512().is_some() && isa.has_vnni())?;
+    let (n, k) = (weights.rows(), weights.cols());
+    let mut buffers = [const { Aligned::new() }; 3];
+    let x = input::quantize(&Cpu::new(isa, 1), x, (k, weights.block()), &mut buffers);
+    let (mut y, mut scratch) = (vec![9.0; x.m * n], Aligned::new());
+    let out = Disjoint::new(&mut y);
+    // SAFETY: one thread takes one place at a time.
+    let place =
+        |row: usize, columns: Range<usize>| unsafe { out.slice(row * n + columns.start, columns.len()) };
+    for first in (0..weights.tiles()).step_by(share) {
+        let tiles = first..(first + share).min(weights.tiles());
+        let mut unit = Emulated::default();
+        // SAFETY: the tokens above prove the features that the function enables.
+        unsafe { amx::panel(&mut unit, &Panel { weights, x, tiles }, &place, &mut scratch) };
+        assert_eq!(unit.turns, (1, 1), "one configuration a task, released at its end");
+    }
+    Some(y)
+}
+
 fn bits(y: &[f32]) -> Vec<u32> {
     y.iter().map(|y| y.to_bits()).collect()
 }
@@ -75,6 +100,25 @@ fn every_isa_gives_the_bits_of_the_reference_at_awkward_sizes() {
                     let y = product(&Cpu::new(isa, 2), &x, &weights);
                     assert_eq!(bits(&y), bits(&expected), "{} {m} rows, {weights:?}", isa.name());
                 }
+            }
+        }
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[test]
+fn emulated_tiles_give_the_bits_of_the_reference_at_awkward_sizes() {
+    for (n, k) in [(1, 32), (15, 64), (16, 65), (17, 31), (33, 96), (47, 160), (64, 576), (50, 200)] {
+        for weights in matrices(n, k) {
+            for (m, share) in
+                [1, 2, 5, 15, 16, 17, 31, 32, 33, 48, 65].into_iter().zip([1, 2, 3, 64].into_iter().cycle())
+            {
+                let x = noise(m * k, 11);
+                let Some(y) = emulated(&x, &weights, share) else {
+                    return println!("skipped: the kernel for tiles needs AVX-512 with VNNI");
+                };
+                let expected = product(&Cpu::new(Isa::SCALAR, 1), &x, &weights);
+                assert_eq!(bits(&y), bits(&expected), "{m} rows, {share} tiles a task, {weights:?}");
             }
         }
     }

@@ -7,16 +7,16 @@ use std::ops::Range;
 use half::slice::HalfFloatSliceExt;
 
 use super::{Input, SCRATCH, SIDE, multiply};
-use crate::aligned::prefetch;
+use crate::aligned::prefetch_all;
 use crate::isa::{Isa, per_isa};
 use crate::pack::tiles::{Span, SparseTiles, TILE};
 
 /// Asks for the memory of some tiles of the stream, to be called before other work.
 pub(crate) fn prefetch_tiles(stream: &SparseTiles, tiles: Range<usize>) {
     let span = stream.span(tiles);
-    prefetch(span.columns);
-    prefetch(span.values);
-    prefetch(span.masks);
+    prefetch_all(span.columns);
+    prefetch_all(span.values);
+    prefetch_all(span.masks);
 }
 
 /// Adds the product with `tiles` of the stream; `place(i)` is `y[i, rows of the tiles]`.

@@ -33,7 +33,7 @@ pub enum Weight {
         /// The base.
         base: TileMatrix,
         /// The residual stream.
-        ortho: Option<SparseTiles>,
+        ortho: Option<Box<SparseTiles>>,
     },
 }
 
@@ -70,7 +70,7 @@ impl Weight {
             Self::F32(_) | Self::Half(_) | Self::Tiled { .. } => (None, None),
         };
         match base {
-            Some(base) => Self::Tiled { base, ortho: ortho.map(SparseTiles::from_rows) },
+            Some(base) => Self::Tiled { base, ortho: ortho.map(|o| Box::new(SparseTiles::from_rows(o))) },
             None => self,
         }
     }
@@ -107,7 +107,7 @@ impl Weight {
             Self::Ggml(w) => w.bytes(),
             Self::Packed(w) => w.bytes(),
             Self::Sieved { base, ortho } => base.bytes() + ortho.bytes(),
-            Self::Tiled { base, ortho } => base.bytes() + ortho.as_ref().map_or(0, SparseTiles::bytes),
+            Self::Tiled { base, ortho } => base.bytes() + ortho.as_ref().map_or(0, |o| o.bytes()),
         }
     }
 }

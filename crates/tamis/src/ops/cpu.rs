@@ -44,7 +44,7 @@ impl Cpu {
 /// The product of an integer layer, if it is one.
 fn product<'a>(layer: &'a Linear, alpha: Alpha, y: &'a mut [f32]) -> Option<Product<'a>> {
     let Weight::Tiled { base, ortho } = &layer.weight else { return None };
-    let stream = ortho.as_ref().filter(|_| alpha != Alpha::ZERO).map(|ortho| (ortho, alpha.get()));
+    let stream = ortho.as_deref().filter(|_| alpha != Alpha::ZERO).map(|ortho| (ortho, alpha.get()));
     Some(Product { weights: base, stream, y })
 }
 
