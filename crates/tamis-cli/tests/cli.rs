@@ -68,24 +68,9 @@ fn the_whole_chain_on_a_real_model() {
     assert!(size["bits_per_weight"].as_f64().unwrap() < 8.0);
     assert!(size["parameters"].as_u64().unwrap() > 200_000 && size["file_bytes"].as_u64().unwrap() > 0);
 
-    let eval = json(&[
-        "eval",
-        out,
-        "--perplexity",
-        &text,
-        "--protocol",
-        "gptq",
-        "--context",
-        "256",
-        "--windows",
-        "10",
-        "--alpha",
-        "0,1",
-        "--baseline",
-        &model,
-        "--json",
-        "--quiet",
-    ]);
+    let measure = ["eval", out, "--perplexity", &text, "--protocol", "gptq", "--context", "256"];
+    let flags = ["--windows", "10", "--alpha", "0,1", "--baseline", &model, "--json", "--quiet"];
+    let eval = json(&[&measure[..], &flags[..]].concat());
     let (ppl, kl) = (&eval["tamis"]["perplexity"], &eval["tamis"]["divergence"]);
     for index in 0..2 {
         assert_eq!(ppl[index]["windows"], 10);
