@@ -16,9 +16,9 @@ pub(super) const FACTORS: (i8, i8) = (1, 2);
 pub(super) fn run(isa: Isa, unit: Unit, (chains, rounds): (usize, usize)) -> (u64, f64) {
     match chains {
         4 => of::<4>(isa, unit, rounds),
-        6 => of::<6>(isa, unit, rounds),
         8 => of::<8>(isa, unit, rounds),
         12 => of::<12>(isa, unit, rounds),
+        24 => of::<24>(isa, unit, rounds),
         _ => panic!("{chains} chains are not one of {:?}", super::CHAINS),
     }
 }

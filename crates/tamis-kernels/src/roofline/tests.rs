@@ -5,7 +5,7 @@ use crate::linear::noise;
 
 #[test]
 fn reading_finds_the_largest_value_wherever_it_lies() {
-    // none, one, a lane and a step of every width more and less, and more than the prefetch runs ahead
+    // none, one, a lane and a step of every width more and less; longer and shorter than a prefetch
     for len in [0usize, 1, 7, 8, 9, 15, 16, 17, 63, 64, 65, 127, 128, 129, 2047, 5000] {
         for place in [0, len / 2, len.saturating_sub(1)] {
             let mut data = noise(len, 3);
