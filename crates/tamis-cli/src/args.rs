@@ -264,7 +264,7 @@ and standard deviation. Lists multiply. ppN reads N tokens in batches, logits fo
 tgN pushes N single tokens. A test longer than the model's context is run and marked: its speed
 is real. The roofline column holds single tokens against the read bandwidth of this machine, and
 prompts against its peak arithmetic, both measured in the same run with as many threads.
-TAMIS_ISA=scalar|avx2|avx512 pins the instruction set.")]
+TAMIS_ISA=scalar|avx2|avx512|amx pins the instruction set.")]
 pub(crate) struct Bench {
     /// Folder, .gguf file or hf://org/name
     #[arg(required_unless_present = "roofline")]
