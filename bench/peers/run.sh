@@ -83,8 +83,9 @@ fi
 [ -x "$tamis" ] || fail "$tamis is not a program" "run without --skip-build, or set TAMIS"
 "$tamis" bench --help >/dev/null 2>&1 || fail "$tamis has no command bench" "build it anew, or set TAMIS"
 versions="$("$python" - <<'PY'
-import importlib.metadata as m, platform
-print("Python", platform.python_version() + ",", ", ".join(f"{p} {m.version(p)}" for p in ("torch", "transformers", "numpy")))
+import importlib.metadata, platform
+names = ("torch", "transformers", "numpy")
+print("Python", platform.python_version() + ",", ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names))
 PY
 )" || fail "$python lacks torch or transformers" "run without --skip-build, or set TAMIS_PEERS_PYTHON"
 
@@ -118,7 +119,7 @@ compress() { # FOLDER RECIPE OPTIONS..
 calibration="${TAMIS_DATA:+$TAMIS_DATA/c4_sample/c4_sample.jsonl}"
 text="${TAMIS_DATA:+$TAMIS_DATA/wikitext2/wiki.test.raw}"
 for file in "$calibration" "$text"; do
-    [ -z "$file" ] || [ -f "$file" ] || fail "$file is not there" "set TAMIS_DATA to the folder with the texts, or unset it"
+    [ -z "$file" ] || [ -f "$file" ] || fail "$file is not there" "set TAMIS_DATA to the folder of texts, or unset it"
 done
 if [ -n "$calibration" ]; then
     models_of=calibrated

@@ -70,6 +70,7 @@ def comparisons(results):
     """(what, (row, ours), (row, theirs) or the peers' prefixes, bar): bars hold at the sizes named here only."""
     threads = results.head["threads"]
     rows = sorted({key(run["row"]) for run in results.runs}, key=[key(r["row"]) for r in results.runs].index)
+    rows += [] if any(row[0] == "perplexity" for row in rows) else [("perplexity", 0, threads)]  # to say so
     bars = {("tg128", 0): 1.15, ("tg128", 4096): 3.0, ("pp512", 0): 1.3, ("pp4096", 0): 1.5}
     int4 = "tamis int4"
     for row in rows:
@@ -127,7 +128,7 @@ def spread(values, digits):
 
 
 def table(head, lines):
-    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(line) + " |" for line in lines)]
+    return ["| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]]
 
 
 def bar_lines(results):
@@ -154,7 +155,8 @@ def engine_lines(results):
             quality = [f"{run['perplexity']:.3f}" for run in counted[:1] if "perplexity" in run]
             memory = max(run["peak_bytes"] for run in counted) / (1 << 20)
             others = max(run["others"] for run in counted)
-            yield [*where, spread([run["value"] for run in counted], 1), f"{memory:.0f}", f"{100 * others:.0f} %", *(quality or [""])]
+            middle = spread([run["value"] for run in counted], 1)
+            yield [*where, middle, f"{memory:.0f}", f"{100 * others:.0f} %", *(quality or [""])]
 
 
 def wrong_model(results):
@@ -170,38 +172,49 @@ def wrong_model(results):
 
 
 def commands(results):
-    first = {}
-    for run in results.runs:
-        if run["round"] > 0:
-            first.setdefault(run["command"], run["engine"])
-    return ["```sh", *(f"{command}" for command in first), "```"]
+    first = dict.fromkeys(run["command"] for run in results.runs if run["round"] > 0)
+    return ["```sh", *first, "```"]
+
+
+def facts(results):
+    head, machine = results.head, results.head["machine"]
+    done = max(run["round"] for run in results.runs)
+    how = sorted({f"{run['isa']}, {run['precision']}" for run in results.runs if "isa" in run and "precision" in run})
+    return [
+        ["date", head["date"]],
+        ["CPU", f"{machine['cpu']}, {machine['cores']} cores for this run"],
+        ["of its instruction sets", " ".join(machine["flags"]) or "-"],
+        ["memory", f"{machine['memory_gib']} GiB"],
+        ["system", machine["system"]],
+        *([name, note] for name, note in head["notes"].items()),
+        ["what tamis computes with", "; ".join(how) or "-"],
+        ["bytes of weights", ", ".join(f"{name} {size:,}" for name, size in head["bytes"].items())],
+        ["rounds", f"{done} of {head['rounds']}, {head['repetitions']} repetitions a process"],
+        ["windows of the text", str(head["windows"] or "all")],
+        ["runs repeated", f"{results.repeated}, because others took more than {head['busy']:.0%} of the machine"],
+    ]
+
+
+INTRODUCTION = """\
+Written by `bench/peers/run.sh`, which [its README](../bench/peers/README.md) describes; nothing was edited by hand.
+Engines ran in turns. A ratio is speed over speed within one round, then the median over the rounds, with min and max.
+More than 1 means that the first is faster. Bars are judged on the unrounded median.
+"""
+MEDIANS = """\
+Tokens a second for pp (a prompt at once) and tg (token by token), seconds for the rest; median (min-max) over rounds.
+A peer's settings that were below {:.0%} of its best in the probe did not run again. MiB is the most that the process
+held, `others` the largest share of the machine that someone else took meanwhile, the host included.
+"""
 
 
 def page(results, complaints):
-    head, machine = results.head, results.head["machine"]
-    done = max(run["round"] for run in results.runs)
-    facts = [
-        ["date", head["date"]], ["CPU", f"{machine['cpu']}, {machine['cores']} cores for this run"],
-        ["of its instruction sets", " ".join(machine["flags"]) or "-"], ["memory", f"{machine['memory_gib']} GiB"],
-        ["system", machine["system"]], *([name, note] for name, note in head["notes"].items()),
-        ["isa and precision of tamis", ", ".join(sorted({f"{r['isa']} {r['precision']}" for r in results.runs if "isa" in r and "precision" in r})) or "-"],
-        ["bytes of weights", ", ".join(f"{name} {size:,}" for name, size in head["bytes"].items())],
-        ["rounds", f"{done} of {head['rounds']}, {head['repetitions']} repetitions a process"],
-        ["runs repeated", f"{results.repeated}, because others took more than {head['busy']:.0%} of the machine"],
-    ]
+    engines = ["test", "depth", "threads", "engine", "median", "MiB", "others", "perplexity"]
     return "\n".join([
-        "# Benchmarks", "",
-        "Written by `bench/peers/run.sh`, which [its README](../bench/peers/README.md) describes. Nothing here was edited by",
-        "hand. Engines ran in turns; a ratio is speed over speed within one round, then the median over the rounds, with min",
-        "and max. More than 1 means that the first is faster. Bars are judged on the unrounded median.", "",
-        *table(["what", "here"], facts), "", *complaints, *([""] if complaints else []),
+        "# Benchmarks", "", INTRODUCTION, *table(["what", "here"], facts(results)), "",
+        *(line for complaint in complaints for line in (complaint, "")),
         "## Bars", "",
         *table(["what", "this", "against", "ratio", "bar", "verdict"], bar_lines(results)), "",
-        "## Medians", "",
-        "Tokens a second for pp (a prompt at once) and tg (token by token), seconds for the rest; median (min-max) over the",
-        f"rounds. A peer's settings that were below {head['near']:.0%} of its best in the probe were not run again. MiB is the most that",
-        "the process held, `others` the largest share of the machine that someone else took meanwhile (host included).", "",
-        *table(["test", "depth", "threads", "engine", "median", "MiB", "others", "perplexity"], engine_lines(results)), "",
+        "## Medians", "", MEDIANS.format(results.head["near"]), *table(engines, engine_lines(results)), "",
         "## Commands", "", "Folders left out.", "", *commands(results), "",
     ])
 
@@ -215,7 +228,8 @@ def main():
     Path(sys.argv[2]).write_text(page(results, complaints))
     for line in bar_lines(results):
         print("  ".join([f"{line[0]:36}", f"{line[1]:26}", f"{line[2]:26}", f"{line[3]:18}", f"{line[4]:8}", line[5]]))
-    crashed = [f"{engine}, {' '.join(map(str, row))}: {why}" for row, all in results.failed.items() for engine, why in all.items()]
+    failed = [(row, engine, why) for row, of in results.failed.items() for engine, why in of.items()]
+    crashed = [f"{engine}, {' '.join(map(str, row))}: {why}" for row, engine, why in failed]
     for line in crashed + complaints:
         print(f"table: {line}", file=sys.stderr)
     sys.exit(1 if crashed or complaints else 0)
