@@ -211,8 +211,11 @@ def tell(place, record):
 
 
 def near_best(row, records):
-    """Keeps tamis, what crashed (it is reported, not run again), and what is near its family's best."""
+    """Names of tamis' settings and of those near their family's best; all, where a busy machine leaves that
+    open. What crashed is reported and does not run again."""
     speed = {r["engine"]: (r["value"] if row.speed else 1 / r["value"]) for r in records if "error" not in r}
+    if any(record["others"] > BUSY for record in records):
+        return set(speed)
     best = {}
     for record in records:
         family = record["family"]

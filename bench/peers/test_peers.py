@@ -115,10 +115,13 @@ class Interleave(unittest.TestCase):
     def test_the_probe_drops_only_what_is_clearly_not_the_best_of_its_family(self):
         names = {"tamis int4": 9, "tamis int3": 1, "pytorch bf16": 1}
         names |= {"llama.cpp a": 100, "llama.cpp b": 86, "llama.cpp c": 84}
-        records = [{"engine": name, "family": name.split()[0], "value": value} for name, value in names.items()]
-        records.append({"engine": "llama.cpp d", "family": "llama.cpp", "error": "died"})
+        quiet = {"others": 0.0}
+        records = [quiet | {"engine": name, "family": name.split()[0], "value": value} for name, value in names.items()]
+        records.append(quiet | {"engine": "llama.cpp d", "family": "llama.cpp", "error": "died"})
         kept = {"tamis int4", "tamis int3", "llama.cpp a", "llama.cpp b", "pytorch bf16"}
         self.assertEqual(interleave.near_best(self.row, records), kept)
+        records[0]["others"] = 0.5
+        self.assertEqual(interleave.near_best(self.row, records), set(names))
 
     def test_every_row_has_all_three_and_the_ortho_rows_need_their_model(self):
         with tempfile.TemporaryDirectory() as folder:
