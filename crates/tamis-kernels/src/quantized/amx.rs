@@ -10,9 +10,10 @@
 //! configuration serves a whole piece: the last strip of rows begins early, and rows that
 //! the strip before it has are multiplied again but not added.
 //!
-//! Verified: the tests run this file with the emulated unit and find the bits of the reference
-//! on every machine with AVX-512 VNNI; what is not run there is one instruction a method in
-//! `tile_unit::amx`. Those are tried at each start of a process whose machine has the unit.
+//! Verified: the tests run this file with the emulated unit and find the bits of the reference,
+//! on every machine with AVX-512 VNNI. Not run there: the six methods of one instruction in
+//! `tile_unit::amx`. Their operands were read in a disassembly, and a process tries them on
+//! known products before it uses them. No speed of this file has been measured.
 
 use std::arch::x86_64::*;
 
