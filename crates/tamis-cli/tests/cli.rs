@@ -228,7 +228,22 @@ fn bench_row_agrees(row: &Value, repetitions: usize) {
 #[test]
 fn bench_runs_every_combination_and_its_figures_agree() {
     let model = tiny("llama-gqa"); // context 64
-    let sweep = ["bench", &model, "-p", "5,80", "-n", "3", "--pg", "7,2", "-d", "0,9", "-t", "1,2"];
+    let sweep = [
+        "bench",
+        &model,
+        "-p",
+        "5,80",
+        "-n",
+        "3",
+        "--pg",
+        "7,2",
+        "-d",
+        "0,9",
+        "-t",
+        "1,2",
+        "--precision",
+        "f32",
+    ];
     let rows = json(&[&sweep[..], &["-r", "2", "-b", "4", "-o", "json", "-q"]].concat());
     let rows = rows.as_array().unwrap();
     let mut seen: Vec<_> = rows
@@ -250,7 +265,11 @@ fn bench_runs_every_combination_and_its_figures_agree() {
         let row = rows.iter().find(|row| row["test"] == "tg3" && row["depth"] == depth).unwrap();
         row["bytes_per_token"].as_f64().unwrap()
     };
-    assert_eq!(read_at(9) - read_at(0), (9 * 2 * 192) as f64, "2 layers, 192 bytes a position");
+    assert_eq!(
+        read_at(9) - read_at(0),
+        (9 * 2 * 192) as f64,
+        "2 layers, 192 bytes a position of an f32 cache"
+    );
 
     let table = tamis(&["bench", &model, "-p", "80", "-n", "0", "-r", "1", "--no-warmup", "-q"]);
     let table = String::from_utf8(table.stdout).unwrap();

@@ -47,10 +47,13 @@ fn sized<'y, const BITS: u32, const QUADS: usize, const MINIMA: bool>(
     if m <= FEW {
         for tile in tiles {
             match m {
-                1 => few::<BITS, QUADS, MINIMA, 1>(panel, tile, place),
-                2 => few::<BITS, QUADS, MINIMA, 2>(panel, tile, place),
-                3 => few::<BITS, QUADS, MINIMA, 3>(panel, tile, place),
-                _ => few::<BITS, QUADS, MINIMA, 4>(panel, tile, place),
+                FEW => few::<BITS, QUADS, MINIMA, FEW>(panel, (0, tile), place),
+                // A tile stays in the L1 cache for the next row.
+                _ => {
+                    for row in 0..m {
+                        few::<BITS, QUADS, MINIMA, 1>(panel, (row, tile), place);
+                    }
+                }
             }
         }
         return;
@@ -165,18 +168,18 @@ unsafe fn broadcast(codes: *const i8) -> __m512i {
     _mm512_set1_epi32(unsafe { codes.cast::<i32>().read_unaligned() })
 }
 
-/// One tile by `M` rows of x, straight from the packed codes.
+/// One tile by the `M` rows of x from `row` on, straight from the packed codes.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn few<'y, const BITS: u32, const QUADS: usize, const MINIMA: bool, const M: usize>(
     panel: &Panel<'_>,
-    tile: usize,
+    (row, tile): (usize, usize),
     place: &Place<'_, 'y>,
 ) {
     let codes = panel.weights.tile_codes(tile);
     let block_bytes = QUADS * QUAD_BYTES * BITS as usize / 8;
     assert!(panel.x.block == QUADS * QUAD && codes.len() == panel.x.blocks * block_bytes);
     let grid = panel.grid(tile);
-    let x: [*const i8; M] = std::array::from_fn(|row| panel.x.row(row).as_ptr());
+    let x: [*const i8; M] = std::array::from_fn(|r| panel.x.row(row + r).as_ptr());
     let mut sums = [_mm512_setzero_ps(); M];
     for group in 0..panel.weights.groups() {
         let at = At::of(&grid, group);
@@ -196,7 +199,7 @@ fn few<'y, const BITS: u32, const QUADS: usize, const MINIMA: bool, const M: usi
                     }
                 });
             }
-            let units = Units::of(&panel.x, (0, M), block);
+            let units = Units::of(&panel.x, (row, M), block);
             for r in 0..M {
                 let dot = _mm512_add_epi32(dots[r][0], dots[r][1]);
                 // SAFETY: the units are those of all `M` rows.
@@ -205,7 +208,7 @@ fn few<'y, const BITS: u32, const QUADS: usize, const MINIMA: bool, const M: usi
         }
     }
     for r in 0..M {
-        store(place(r, panel.columns(tile)), sums[r]);
+        store(place(row + r, panel.columns(tile)), sums[r]);
     }
 }
 
@@ -217,13 +220,11 @@ fn rows<'y, const QUADS: usize, const MINIMA: bool, const NR: usize>(
     (row, tile): (usize, usize),
     place: &Place<'_, 'y>,
 ) {
-    match (panel.x.m - row).min(TALL) {
-        1 => many::<QUADS, MINIMA, 1, NR>(panel, codes, (row, tile), place),
-        2 => many::<QUADS, MINIMA, 2, NR>(panel, codes, (row, tile), place),
-        3 => many::<QUADS, MINIMA, 3, NR>(panel, codes, (row, tile), place),
-        4 => many::<QUADS, MINIMA, 4, NR>(panel, codes, (row, tile), place),
-        5 => many::<QUADS, MINIMA, 5, NR>(panel, codes, (row, tile), place),
-        _ => many::<QUADS, MINIMA, TALL, NR>(panel, codes, (row, tile), place),
+    if panel.x.m - row >= TALL {
+        return many::<QUADS, MINIMA, TALL, NR>(panel, codes, (row, tile), place);
+    }
+    for row in row..panel.x.m {
+        many::<QUADS, MINIMA, 1, NR>(panel, codes, (row, tile), place);
     }
 }
 

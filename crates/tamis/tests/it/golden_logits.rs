@@ -95,6 +95,25 @@ fn chunks_steps_threads_and_batches_give_the_same_bits() {
     }
 }
 
+#[test]
+fn rounded_activations_and_compact_caches_keep_their_bits_too() {
+    use CacheType::{Bf16, F16, Int8};
+    for folder in models() {
+        let (tokens, _) = golden(&folder);
+        let checkpoint = Checkpoint::open(folder.to_str().unwrap()).unwrap();
+        for (precision, cache) in [(Precision::Int8, Bf16), (Precision::Bf16, F16), (Precision::Int8, Int8)] {
+            let engine = |threads| {
+                let ops = Arc::new(Cpu::new(Isa::from_env().unwrap(), threads, precision));
+                Engine::new(Decoder::load(&checkpoint, &*ops).unwrap(), ops, cache)
+            };
+            let whole = score(&engine(1), &tokens, usize::MAX);
+            for (threads, chunk) in [(1, 1), (2, 7), (8, 5)] {
+                assert_eq!(score(&engine(threads), &tokens, chunk), whole, "{folder:?} {threads} {chunk}");
+            }
+        }
+    }
+}
+
 /// Logits of the first of three unequal sequences that go through the model together.
 fn batched(decoder: &Decoder, tokens: &[u32]) -> Vec<f32> {
     let ops = Cpu::new(Isa::from_env().unwrap(), 2, Precision::F32);

@@ -108,7 +108,7 @@ fn csv_quotes_text_and_leaves_lists_out() {
     let text = text(BenchOutput::Csv, Some(&[row()]), None).unwrap();
     let (header, line) = text.split_once('\n').unwrap();
     assert!(header.starts_with("test,depth,alpha,threads,isa,") && !header.contains("samples"));
-    assert!(line.starts_with("tg128,64,,2,avx512,f32,41.254,") && line.ends_with(",0.1.0\n"));
+    assert!(line.starts_with("tg128,64,,2,avx512,f32,bf16,41.254,") && line.ends_with(",0.1.0\n"));
     assert!(line.contains("\"models/my, own.gguf\""));
     // the model's own comma is the only one that separates nothing
     assert_eq!(line.matches(',').count(), header.matches(',').count() + 1);
