@@ -98,7 +98,7 @@ def command(o, setting, row, repetitions, windows):
                     "--threads", threads]
         cut = ["--windows", str(windows)] if windows else []
         return [o.tamis, "eval", folder, "--perplexity", o.text, "--protocol", "llamacpp", "--context", "2048",
-                "--threads", threads, "--quiet", "--json", *cut]
+                "--threads", threads, "--precision", "int8", "--quiet", "--json", *cut]
     if setting.family == "llama.cpp":
         gguf, flash = str(o.models / f"{setting.model}.gguf"), setting.option.split()[1]
         bench = [str(o.llama / "llama-bench"), "-m", gguf, "-fa", flash]

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::math::EXP2;
 use super::{Avx2, Lanes};
 
-/// Proof that this CPU has AVX-512 F, BW, VL and DQ (and all of `Avx2`).
+/// Proof that this CPU has AVX-512 F, BW, VL and DQ, POPCNT (and all of `Avx2`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512(());
 
@@ -24,7 +24,8 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq");
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("popcnt");
         has.then_some(Self(()))
     }
     pub(crate) fn with_bf16(self) -> Option<Avx512Bf16> {

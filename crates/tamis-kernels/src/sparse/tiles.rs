@@ -4,19 +4,14 @@
 
 use std::ops::Range;
 
-use half::slice::HalfFloatSliceExt;
-
 use super::{Input, SCRATCH, SIDE, multiply};
 use crate::aligned::prefetch_all;
 use crate::isa::{Isa, per_isa};
-use crate::pack::tiles::{Span, SparseTiles, TILE};
+use crate::pack::tiles::{SparseTiles, TILE, Tile};
 
 /// Asks for the memory of some tiles of the stream, to be called before other work.
 pub(crate) fn prefetch_tiles(stream: &SparseTiles, tiles: Range<usize>) {
-    let span = stream.span(tiles);
-    prefetch_all(span.columns);
-    prefetch_all(span.values);
-    prefetch_all(span.masks);
+    prefetch_all(stream.data_of(tiles));
 }
 
 /// Adds the product with `tiles` of the stream; `place(i)` is `y[i, rows of the tiles]`.
@@ -27,24 +22,25 @@ pub(crate) fn add_tiles<'y>(
     tiles: Range<usize>,
     mut place: impl FnMut(usize) -> &'y mut [f32],
 ) {
-    let span = stream.span(tiles);
     let mut scratch = SCRATCH.take();
-    let count = span.columns.len();
     match x {
         Input::Row(x) => {
-            // A whole vector can be read at every product.
-            scratch.resize((count + TILE).max(scratch.len()), 0.0);
-            multiply(isa, x, span.columns, span.values, &mut scratch[..count]);
-            sum_tiles(isa, &scratch[..count + TILE], span, alpha, place(0));
+            for (tile, y) in tiles.zip(place(0).chunks_mut(TILE)) {
+                let tile = stream.tile(tile);
+                // A whole vector can be read at every product.
+                let count = tile.columns.len() + TILE;
+                scratch.resize(count.max(scratch.len()), 0.0);
+                multiply(isa, x, tile.columns, tile.values, &mut scratch[..tile.columns.len()]);
+                sum_tile(isa, &scratch[..count], tile.masks, alpha, y);
+            }
         }
         Input::Transposed(x, m) => {
-            let sums_len = (span.ranks.len() - 1) * TILE * SIDE;
-            scratch.resize((count + sums_len).max(scratch.len()), 0.0);
-            let (wide, sums) = scratch.split_at_mut(count);
-            span.values.convert_to_f32_slice(wide);
-            let sums = &mut sums[..sums_len];
+            let rows = Rows::of(stream, tiles);
+            let count = rows.starts.len() - 1;
+            scratch.resize((count * SIDE).max(scratch.len()), 0.0);
+            let sums = &mut scratch[..count * SIDE];
             for (first, x) in (0..m).step_by(SIDE).zip(x.chunks_exact(SIDE * stream.cols())) {
-                side_sums(isa, x, span, wide, alpha, sums);
+                side_sums(isa, x, &rows, alpha, sums);
                 for side in 0..SIDE.min(m - first) {
                     let y = place(first + side);
                     y.iter_mut().zip(sums.chunks_exact(SIDE)).for_each(|(y, sums)| *y += sums[side]);
@@ -55,77 +51,93 @@ pub(crate) fn add_tiles<'y>(
     SCRATCH.set(scratch);
 }
 
-/// Adds alpha times the sum of each row's products.
-fn sum_tiles(isa: Isa, products: &[f32], span: Span<'_>, alpha: f32, y: &mut [f32]) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if isa.avx512().is_some() {
-        // SAFETY: the token proves the features.
-        return unsafe { sum_tiles_avx512(products, span, alpha, y) };
-    }
-    let _ = isa;
-    let mut at = 0;
-    for (ranks, y) in span.ranks.windows(2).zip(y.chunks_mut(TILE)) {
-        let mut sums = [0.0; TILE];
-        for mask in &span.masks[(ranks[0] - span.ranks[0]) as usize..(ranks[1] - span.ranks[0]) as usize] {
-            for (lane, sum) in sums.iter_mut().enumerate() {
-                if mask >> lane & 1 == 1 {
-                    *sum += products[at];
-                    at += 1;
+/// Entries of some tiles, row by row: for many rows of x a row's sums stay in registers.
+struct Rows {
+    /// `[rows + 1]`, the rows behind the last included.
+    starts: Vec<usize>,
+    columns: Vec<u16>,
+    values: Vec<f32>,
+}
+
+impl Rows {
+    fn of(stream: &SparseTiles, tiles: Range<usize>) -> Self {
+        let (mut starts, mut columns, mut values) = (vec![0], Vec::new(), Vec::new());
+        for tile in tiles {
+            let tile = stream.tile(tile);
+            for lane in 0..TILE {
+                let mut at = 0;
+                for mask in tile.masks {
+                    if mask >> lane & 1 == 1 {
+                        let entry = at + (mask & ((1 << lane) - 1)).count_ones() as usize;
+                        columns.push(tile.columns[entry]);
+                        values.push(tile.values[entry].to_f32());
+                    }
+                    at += mask.count_ones() as usize;
                 }
+                starts.push(columns.len());
             }
         }
-        y.iter_mut().zip(sums).for_each(|(y, sum)| *y += alpha * sum);
+        Self { starts, columns, values }
     }
 }
 
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
-fn sum_tiles_avx512(products: &[f32], span: Span<'_>, alpha: f32, y: &mut [f32]) {
-    use std::arch::x86_64::*;
-    let entries: usize = span.masks.iter().map(|mask| mask.count_ones() as usize).sum();
-    assert!(products.len() >= entries + TILE);
-    let mut from = products.as_ptr();
-    for (ranks, y) in span.ranks.windows(2).zip(y.chunks_mut(TILE)) {
-        let mut sum = _mm512_setzero_ps();
-        for mask in &span.masks[(ranks[0] - span.ranks[0]) as usize..(ranks[1] - span.ranks[0]) as usize] {
-            // SAFETY: masks before this one have as many bits as products were passed, so a
-            // whole vector follows.
-            unsafe {
-                sum = _mm512_add_ps(sum, _mm512_maskz_expand_ps(*mask, _mm512_loadu_ps(from)));
-                from = from.add(mask.count_ones() as usize);
+/// Adds alpha times the sum of each row's products.
+fn sum_tile(isa: Isa, products: &[f32], masks: &[u16], alpha: f32, y: &mut [f32]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if isa.avx512().is_some() {
+        // SAFETY: the token proves the features.
+        return unsafe { sum_tile_avx512(products, masks, alpha, y) };
+    }
+    let _ = isa;
+    let (mut sums, mut at) = ([0.0; TILE], 0);
+    for mask in masks {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            if mask >> lane & 1 == 1 {
+                *sum += products[at];
+                at += 1;
             }
         }
-        let lanes = ((1u32 << y.len()) - 1) as __mmask16;
-        // SAFETY: lanes behind `y` are masked off.
-        unsafe {
-            let before = _mm512_maskz_loadu_ps(lanes, y.as_ptr());
-            let after = _mm512_add_ps(before, _mm512_mul_ps(_mm512_set1_ps(alpha), sum));
-            _mm512_mask_storeu_ps(y.as_mut_ptr(), lanes, after);
-        }
+    }
+    y.iter_mut().zip(sums).for_each(|(y, sum)| *y += alpha * sum);
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,popcnt")]
+fn sum_tile_avx512(products: &[f32], masks: &[u16], alpha: f32, y: &mut [f32]) {
+    use std::arch::x86_64::*;
+    let (mut sum, mut at) = (_mm512_setzero_ps(), 0);
+    for mask in masks {
+        let sixteen = products[at..].first_chunk::<TILE>().expect("a whole vector behind the last");
+        // SAFETY: 16 products are read.
+        sum = _mm512_add_ps(sum, _mm512_maskz_expand_ps(*mask, unsafe { _mm512_loadu_ps(sixteen.as_ptr()) }));
+        at += mask.count_ones() as usize;
+    }
+    let lanes = ((1u32 << y.len().min(TILE)) - 1) as __mmask16;
+    // SAFETY: lanes behind `y` are masked off.
+    unsafe {
+        let before = _mm512_maskz_loadu_ps(lanes, y.as_ptr());
+        let after = _mm512_add_ps(before, _mm512_mul_ps(_mm512_set1_ps(alpha), sum));
+        _mm512_mask_storeu_ps(y.as_mut_ptr(), lanes, after);
     }
 }
 
 per_isa! {
-    /// `out[j][s] = alpha * sum_e v_e x[c_e][s]` for 16 rows side by side.
-    fn side_sums<L>(_l, x: &[f32], span: Span<'_>, values: &[f32], alpha: f32, out: &mut [f32]) {
+    /// `out[j][s] = alpha * sum_e v_e x[c_e][s]` for 16 rows of x side by side.
+    fn side_sums<L>(_l, x: &[f32], rows: &Rows, alpha: f32, out: &mut [f32]) {
         let (x, _) = x.as_chunks::<SIDE>();
         let (out, _) = out.as_chunks_mut::<SIDE>();
-        let mut entries = span.columns.iter().zip(values);
-        for (ranks, out) in span.ranks.windows(2).zip(out.chunks_exact_mut(TILE)) {
-            out.as_flattened_mut().fill(0.0);
-            for mask in &span.masks[(ranks[0] - span.ranks[0]) as usize..(ranks[1] - span.ranks[0]) as usize] {
-                let mut rest = *mask;
-                while rest != 0 {
-                    let lane = rest.trailing_zeros() as usize;
-                    rest &= rest - 1;
-                    let Some((column, value)) = entries.next() else { return };
-                    let x = &x[usize::from(*column)];
-                    for side in 0..SIDE {
-                        out[lane][side] += value * x[side];
-                    }
+        for (row, out) in rows.starts.windows(2).zip(out) {
+            let mut sums = [0.0f32; SIDE];
+            let entries = rows.columns[row[0]..row[1]].iter().zip(&rows.values[row[0]..row[1]]);
+            for (column, value) in entries {
+                let x = &x[usize::from(*column)];
+                for side in 0..SIDE {
+                    sums[side] += value * x[side];
                 }
             }
-            out.as_flattened_mut().iter_mut().for_each(|sum| *sum *= alpha);
+            for side in 0..SIDE {
+                out[side] = alpha * sums[side];
+            }
         }
     }
 }

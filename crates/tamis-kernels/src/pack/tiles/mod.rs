@@ -19,8 +19,8 @@ use half::f16;
 
 use planes::planes;
 pub(crate) use planes::quad_of;
-pub(crate) use stream::Span;
 pub use stream::SparseTiles;
+pub(crate) use stream::Tile;
 
 use super::RowSource;
 use crate::aligned::{Aligned, numbers};

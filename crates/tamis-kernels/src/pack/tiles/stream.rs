@@ -6,6 +6,7 @@
 //! expansion and one addition of 16 lanes, and a row's entries keep their order.
 
 use half::f16;
+use half::slice::HalfBitsSliceExt;
 
 use super::TILE;
 use crate::pack::SparseRows;
@@ -15,22 +16,18 @@ use crate::pack::SparseRows;
 pub struct SparseTiles {
     rows: usize,
     cols: usize,
-    /// First entry of a tile, `[tiles + 1]`.
-    entries: Vec<u32>,
-    /// First rank of a tile, `[tiles + 1]`.
-    ranks: Vec<u32>,
-    /// Rows that have an entry of a rank, `[ranks]`.
-    masks: Vec<u16>,
-    columns: Vec<u16>,
-    values: Vec<f16>,
+    entries: usize,
+    /// Where a tile starts in `data`, `[tiles + 1]`.
+    starts: Vec<usize>,
+    /// For each tile, side by side, so that it comes from memory as one piece: the number of ranks
+    /// (low and high half), their masks, and columns and values of the entries.
+    data: Vec<u16>,
 }
 
-/// Some tiles of a stream.
+/// One tile of a stream.
 #[derive(Clone, Copy)]
-pub(crate) struct Span<'a> {
-    /// Ranks before each tile and behind the last, counted from the first tile of the matrix.
-    pub(crate) ranks: &'a [u32],
-    /// Masks of those ranks, from the first of the span on.
+pub(crate) struct Tile<'a> {
+    /// Rows that have an entry of a rank, `[ranks]`.
     pub(crate) masks: &'a [u16],
     pub(crate) columns: &'a [u16],
     pub(crate) values: &'a [f16],
@@ -40,24 +37,24 @@ impl SparseTiles {
     /// The same entries in kernel order.
     pub fn from_rows(sparse: &SparseRows) -> Self {
         let (rows, cols) = (sparse.rows(), sparse.cols());
-        let (mut entries, mut ranks, mut masks) = (vec![0], vec![0], Vec::new());
-        let (mut columns, mut values) = (Vec::new(), Vec::new());
+        let (mut starts, mut data) = (vec![0], Vec::new());
         for first in (0..rows).step_by(TILE) {
             let tile: Vec<_> = (first..(first + TILE).min(rows)).map(|row| sparse.row(row)).collect();
+            let (mut masks, mut columns, mut values) = (Vec::new(), Vec::new(), Vec::new());
             for rank in 0..tile.iter().map(|row| row.0.len()).max().unwrap_or(0) {
                 let mut mask = 0;
                 for (lane, row) in tile.iter().enumerate().filter(|(_, row)| rank < row.0.len()) {
-                    mask |= 1 << lane;
+                    mask |= 1u16 << lane;
                     columns.push(row.0[rank]);
-                    values.push(row.1[rank]);
+                    values.push(row.1[rank].to_bits());
                 }
                 masks.push(mask);
             }
-            // A sparse matrix counts its entries, of which ranks are not more, in 32 bits.
-            entries.push(columns.len() as u32);
-            ranks.push(masks.len() as u32);
+            data.extend([masks.len() as u16, (masks.len() >> 16) as u16]);
+            data.extend(masks.into_iter().chain(columns).chain(values));
+            starts.push(data.len());
         }
-        Self { rows, cols, entries, ranks, masks, columns, values }
+        Self { rows, cols, entries: sparse.entries(), starts, data }
     }
 
     /// Output features.
@@ -70,30 +67,30 @@ impl SparseTiles {
     }
     /// Entries.
     pub fn entries(&self) -> usize {
-        self.columns.len()
+        self.entries
     }
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        (self.entries.len() + self.ranks.len() + self.columns.len()) * 4 + self.masks.len() * 2
+        size_of_val(&self.starts[..]) + size_of_val(&self.data[..])
     }
-    pub(crate) fn span(&self, tiles: std::ops::Range<usize>) -> Span<'_> {
-        let entries = self.entries[tiles.start] as usize..self.entries[tiles.end] as usize;
-        let ranks = self.ranks[tiles.start] as usize..self.ranks[tiles.end] as usize;
-        Span {
-            ranks: &self.ranks[tiles.start..=tiles.end],
-            masks: &self.masks[ranks],
-            columns: &self.columns[entries.clone()],
-            values: &self.values[entries],
-        }
+    /// All that is stored of some tiles.
+    pub(crate) fn data_of(&self, tiles: std::ops::Range<usize>) -> &[u16] {
+        &self.data[self.starts[tiles.start]..self.starts[tiles.end]]
+    }
+    pub(crate) fn tile(&self, tile: usize) -> Tile<'_> {
+        let (head, rest) = self.data_of(tile..tile + 1).split_at(2);
+        let (masks, entries) = rest.split_at(usize::from(head[0]) | usize::from(head[1]) << 16);
+        let (columns, values) = entries.split_at(entries.len() / 2);
+        Tile { masks, columns, values: values.reinterpret_cast() }
     }
     /// Adds `alpha` times row `row` to `out`.
     pub(crate) fn add_row(&self, row: usize, alpha: f32, out: &mut [f32]) {
-        let span = self.span(row / TILE..row / TILE + 1);
+        let tile = self.tile(row / TILE);
         let (lane, mut at) = (row % TILE, 0);
-        for mask in span.masks {
+        for mask in tile.masks {
             if mask >> lane & 1 == 1 {
                 let entry = at + (mask & ((1 << lane) - 1)).count_ones() as usize;
-                out[usize::from(span.columns[entry])] += alpha * span.values[entry].to_f32();
+                out[usize::from(tile.columns[entry])] += alpha * tile.values[entry].to_f32();
             }
             at += mask.count_ones() as usize;
         }
