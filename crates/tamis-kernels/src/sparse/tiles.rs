@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::{Input, SCRATCH, SIDE, multiply};
 use crate::aligned::prefetch_all;
 use crate::isa::{Isa, per_isa};
-use crate::pack::tiles::{SparseTiles, TILE, Tile};
+use crate::pack::tiles::{SparseTiles, TILE};
 
 /// Asks for the memory of some tiles of the stream, to be called before other work.
 pub(crate) fn prefetch_tiles(stream: &SparseTiles, tiles: Range<usize>) {

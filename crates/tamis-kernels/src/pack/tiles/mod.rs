@@ -20,7 +20,6 @@ use half::f16;
 use planes::planes;
 pub(crate) use planes::quad_of;
 pub use stream::SparseTiles;
-pub(crate) use stream::Tile;
 
 use super::RowSource;
 use crate::aligned::{Aligned, numbers};
