@@ -66,7 +66,7 @@ thread_local! {
 /// Sets every `y` to `x [m, k]` times its weights; all weights have `k` columns.
 ///
 /// # Panics
-/// If `x` is not whole rows, or a `y` is not `m` rows of its weights.
+/// If `x` is not whole rows, a `y` is not `m` rows of its weights, or a stream has another shape.
 pub fn linear(cpu: &Cpu, x: &[f32], products: &mut [Product<'_>]) {
     let Some(first) = products.first() else { return };
     let k = first.weights.cols();
@@ -77,6 +77,8 @@ pub fn linear(cpu: &Cpu, x: &[f32], products: &mut [Product<'_>]) {
         for product in &alike {
             let n = product.weights.rows();
             assert_eq!((product.weights.cols(), product.y.len()), (k, m * n), "y must be {m}x{n}");
+            let fits = |stream: &SparseTiles| (stream.rows(), stream.cols()) == (n, k);
+            assert!(product.stream.is_none_or(|(stream, _)| fits(stream)), "a stream of another shape");
         }
         if m > 0 && !alike.is_empty() {
             alike_blocks(cpu, (x, k, block), &mut alike);
@@ -121,13 +123,11 @@ struct Out<'a> {
     weights: &'a TileMatrix,
     stream: Option<(sparse::Input<'a>, (&'a SparseTiles, f32))>,
     y: Disjoint<'a, f32>,
-    m: usize,
 }
 
 impl<'a> Out<'a> {
     fn new<'p: 'a>(product: &'a mut Product<'p>, x: Option<sparse::Input<'a>>) -> Self {
-        let (weights, m) = (product.weights, product.y.len() / product.weights.rows().max(1));
-        Self { weights, stream: x.zip(product.stream), y: Disjoint::new(product.y), m }
+        Self { weights: product.weights, stream: x.zip(product.stream), y: Disjoint::new(product.y) }
     }
 
     /// The results of `tiles` for all rows of x.
@@ -143,7 +143,6 @@ impl<'a> Out<'a> {
         }
         panel(isa, Panel { weights: self.weights, x, tiles: tiles.clone() }, &place);
         if let Some((x, stream)) = self.stream {
-            debug_assert!(self.m > 0);
             sparse::add_tiles(isa, x, stream, tiles, |row| place(row, columns.clone()));
         }
     }
