@@ -71,6 +71,7 @@ fn the_whole_chain_on_a_real_model() {
     let measure = ["eval", out, "--perplexity", &text, "--protocol", "gptq", "--context", "256"];
     let flags = ["--windows", "10", "--alpha", "0,1", "--baseline", &model, "--json", "--quiet"];
     let eval = json(&[&measure[..], &flags[..]].concat());
+    assert_eq!((&eval["tamis"]["precision"], &eval["tamis"]["cache"]), (&"f32".into(), &"f32".into()));
     let (ppl, kl) = (&eval["tamis"]["perplexity"], &eval["tamis"]["divergence"]);
     for index in 0..2 {
         assert_eq!(ppl[index]["windows"], 10);

@@ -22,7 +22,8 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
     let started = Instant::now();
     let alphas = args.alpha.iter().map(|a| Alpha::new(*a)).collect::<Result<Vec<_>, _>>()?;
     let text = read_text(&args.perplexity)?;
-    let ops = kernels(args.shared.threads, args.running.or(Precision::F32))?;
+    let mode = args.running.or(Precision::F32);
+    let ops = kernels(args.shared.threads, mode)?;
     let model = Opened::load(&args.model, ops)?;
     let exact = kernels(args.shared.threads, Mode::EXACT)?;
     let baseline = args.baseline.as_ref().map(|spec| Opened::load(spec, exact)).transpose()?;
@@ -44,9 +45,12 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
     if args.shared.json {
         let mut card = Scorecard::new(facts(args, &model, started)?);
         card.report(&report);
+        card.extra("precision", mode.precision.to_string().into());
+        card.extra("cache", mode.cache.to_string().into());
         return print_json(&card.to_json());
     }
-    print_text(&table(&report))
+    let Mode { precision, cache } = mode;
+    print_text(&format!("precision {precision}, cache {cache}; {}", table(&report)))
 }
 
 /// The text of a file; anything but UTF-8 is refused.
