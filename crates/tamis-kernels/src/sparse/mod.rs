@@ -80,21 +80,42 @@ pub(crate) fn add_panel<'y>(
         }
         Input::Transposed(x, m) => {
             let (columns, values) = sparse.rows_between(rows.clone());
-            scratch.resize((columns.len() + rows.len() * SIDE).max(scratch.len()), 0.0);
-            let (wide, sums) = scratch.split_at_mut(columns.len());
-            values.convert_to_f32_slice(wide);
-            let sums = &mut sums[..rows.len() * SIDE];
-            let group = SIDE * sparse.cols();
-            for (first, x) in (0..m).step_by(SIDE).zip(x.chunks_exact(group)) {
-                side_sums(isa, x, (sparse, alpha), wide, rows.clone(), sums);
-                for side in 0..SIDE.min(m - first) {
-                    let y = place(first + side);
-                    y.iter_mut().zip(sums.chunks_exact(SIDE)).for_each(|(y, sums)| *y += sums[side]);
-                }
-            }
+            let mut wide = vec![0.0; values.len()];
+            values.convert_to_f32_slice(&mut wide);
+            let entries = Entries { starts: &sparse.starts()[rows.start..=rows.end], columns, values: &wide };
+            add_sides(isa, (x, m, sparse.cols()), (entries, alpha), &mut scratch, place);
         }
     }
     SCRATCH.set(scratch);
+}
+
+/// Entries of some rows, row by row.
+#[derive(Clone, Copy)]
+struct Entries<'a> {
+    /// First entry of each row, and the end of the last; counted from the first of these.
+    starts: &'a [u32],
+    columns: &'a [u16],
+    values: &'a [f32],
+}
+
+/// Adds the product of `m` rows of x `[group][cols][16]` with some rows; `place(i)` is their part of `y[i]`.
+fn add_sides<'y>(
+    isa: Isa,
+    (x, m, cols): (&[f32], usize, usize),
+    (entries, alpha): (Entries<'_>, f32),
+    scratch: &mut Vec<f32>,
+    mut place: impl FnMut(usize) -> &'y mut [f32],
+) {
+    let count = entries.starts.len() - 1;
+    scratch.resize((count * SIDE).max(scratch.len()), 0.0);
+    let sums = &mut scratch[..count * SIDE];
+    for (first, x) in (0..m).step_by(SIDE).zip(x.chunks_exact(SIDE * cols)) {
+        side_sums(isa, x, entries, alpha, sums);
+        for side in 0..SIDE.min(m - first) {
+            let y = place(first + side);
+            y.iter_mut().zip(sums.chunks_exact(SIDE)).for_each(|(y, sums)| *y += sums[side]);
+        }
+    }
 }
 
 /// Adds alpha times the sum of each row's products; `starts` are those of the rows, and one more.
@@ -174,14 +195,13 @@ fn multiply_avx512(x: &[f32], columns: &[u16], values: &[half::f16], out: &mut [
 
 per_isa! {
     /// `out[j][s] = alpha * sum_e v_e x[c_e][s]` for 16 rows side by side.
-    fn side_sums<L>(_l, x: &[f32], stream: (&SparseRows, f32), values: &[f32], rows: Range<usize>, out: &mut [f32]) {
-        let (sparse, alpha) = stream;
+    fn side_sums<L>(_l, x: &[f32], entries: Entries<'_>, alpha: f32, out: &mut [f32]) {
         let (x, _) = x.as_chunks::<SIDE>();
         let (out, _) = out.as_chunks_mut::<SIDE>();
-        let mut values = values.iter();
-        for (row, out) in rows.zip(out) {
+        let mut left = entries.columns.iter().zip(entries.values);
+        for (row, out) in entries.starts.windows(2).zip(out) {
             let mut sums = [0.0f32; SIDE];
-            for (column, value) in sparse.row(row).0.iter().zip(values.by_ref()) {
+            for (column, value) in left.by_ref().take((row[1] - row[0]) as usize) {
                 let x = &x[usize::from(*column)];
                 for side in 0..SIDE {
                     sums[side] += value * x[side];

@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
-use super::{Input, SCRATCH, SIDE, multiply};
+use super::{Entries, Input, SCRATCH, add_sides, multiply};
 use crate::aligned::prefetch_all;
-use crate::isa::{Isa, per_isa};
+use crate::isa::Isa;
 use crate::pack::tiles::{SparseTiles, TILE};
 
 /// Asks for the memory of some tiles of the stream, to be called before other work.
@@ -36,16 +36,8 @@ pub(crate) fn add_tiles<'y>(
         }
         Input::Transposed(x, m) => {
             let rows = Rows::of(stream, tiles);
-            let count = rows.starts.len() - 1;
-            scratch.resize((count * SIDE).max(scratch.len()), 0.0);
-            let sums = &mut scratch[..count * SIDE];
-            for (first, x) in (0..m).step_by(SIDE).zip(x.chunks_exact(SIDE * stream.cols())) {
-                side_sums(isa, x, &rows, alpha, sums);
-                for side in 0..SIDE.min(m - first) {
-                    let y = place(first + side);
-                    y.iter_mut().zip(sums.chunks_exact(SIDE)).for_each(|(y, sums)| *y += sums[side]);
-                }
-            }
+            let entries = Entries { starts: &rows.starts, columns: &rows.columns, values: &rows.values };
+            add_sides(isa, (x, m, stream.cols()), (entries, alpha), &mut scratch, place);
         }
     }
     SCRATCH.set(scratch);
@@ -54,7 +46,7 @@ pub(crate) fn add_tiles<'y>(
 /// Entries of some tiles, row by row: for many rows of x a row's sums stay in registers.
 struct Rows {
     /// `[rows + 1]`, the rows behind the last included.
-    starts: Vec<usize>,
+    starts: Vec<u32>,
     columns: Vec<u16>,
     values: Vec<f32>,
 }
@@ -74,7 +66,8 @@ impl Rows {
                     }
                     at += mask.count_ones() as usize;
                 }
-                starts.push(columns.len());
+                // A sparse matrix counts its entries in 32 bits.
+                starts.push(columns.len() as u32);
             }
         }
         Self { starts, columns, values }
@@ -118,27 +111,6 @@ fn sum_tile_avx512(products: &[f32], masks: &[u16], alpha: f32, y: &mut [f32]) {
         let before = _mm512_maskz_loadu_ps(lanes, y.as_ptr());
         let after = _mm512_add_ps(before, _mm512_mul_ps(_mm512_set1_ps(alpha), sum));
         _mm512_mask_storeu_ps(y.as_mut_ptr(), lanes, after);
-    }
-}
-
-per_isa! {
-    /// `out[j][s] = alpha * sum_e v_e x[c_e][s]` for 16 rows of x side by side.
-    fn side_sums<L>(_l, x: &[f32], rows: &Rows, alpha: f32, out: &mut [f32]) {
-        let (x, _) = x.as_chunks::<SIDE>();
-        let (out, _) = out.as_chunks_mut::<SIDE>();
-        for (row, out) in rows.starts.windows(2).zip(out) {
-            let mut sums = [0.0f32; SIDE];
-            let entries = rows.columns[row[0]..row[1]].iter().zip(&rows.values[row[0]..row[1]]);
-            for (column, value) in entries {
-                let x = &x[usize::from(*column)];
-                for side in 0..SIDE {
-                    sums[side] += value * x[side];
-                }
-            }
-            for side in 0..SIDE {
-                out[side] = alpha * sums[side];
-            }
-        }
     }
 }
 

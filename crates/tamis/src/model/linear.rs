@@ -127,6 +127,10 @@ impl Linear {
         let nothing = Weight::F32(DenseF32::default());
         self.weight = ops.prepare(std::mem::replace(&mut self.weight, nothing));
     }
+    /// Bytes that one application at `alpha` reads, the bias included.
+    pub fn bytes_at(&self, alpha: Alpha) -> usize {
+        self.weight.bytes_at(alpha) + self.bias.as_ref().map_or(0, |b| size_of_val(&b[..]))
+    }
 }
 
 /// Weights of a norm.
@@ -136,13 +140,6 @@ pub struct NormWeights {
     pub scale: Vec<f32>,
     /// Addend, `[n]` (layer norm).
     pub bias: Option<Vec<f32>>,
-}
-
-impl Linear {
-    /// Bytes that one application at `alpha` reads, the bias included.
-    pub fn bytes_at(&self, alpha: Alpha) -> usize {
-        self.weight.bytes_at(alpha) + self.bias.as_ref().map_or(0, |b| size_of_val(&b[..]))
-    }
 }
 
 impl NormWeights {
