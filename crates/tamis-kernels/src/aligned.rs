@@ -1,6 +1,7 @@
 //! Buffers that start on a cache line: a vector load that crosses two lines costs two.
 
-const LINE: usize = 64;
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
 
 /// 32 MiB: an idle thread holds no more.
 const KEPT_LINES: usize = 1 << 19;
@@ -51,6 +52,10 @@ pub(crate) fn numbers_mut<T: Plain>(lines: &mut [Line]) -> &mut [T] {
     // SAFETY: as in `numbers`, and borrowed mutably.
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
 }
+
+/// Bytes that a prefetch runs ahead: a page. A hardware prefetcher stops at its end, and what waits
+/// in an L1 cache of 32 KiB must not drive itself out.
+pub(crate) const AHEAD: usize = 4 << 10;
 
 /// Asks for what may lie at an address before it is needed; nothing else happens.
 #[inline(always)]

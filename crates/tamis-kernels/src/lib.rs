@@ -9,6 +9,7 @@
 mod aligned;
 mod isa;
 mod lanes;
+mod slab;
 mod sparse;
 #[cfg(any(test, all(target_arch = "x86_64", not(miri))))]
 mod tile_unit;

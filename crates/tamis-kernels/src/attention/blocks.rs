@@ -1,11 +1,14 @@
 //! Keys and values of one layer in 16 or 8 bits, in blocks of 64 positions. Knows no
 //! length and no arithmetic of attention.
 //!
+//! Four blocks of one head make a *page*, `[block][keys, values]`: what one task reads is one
+//! piece of memory, and a cache grows page by page without moving anything.
+//!
 //! A line of 64 bytes holds two steps of a dot product for 16 columns, so that products
 //! are multiply-adds of whole lines and no vector is ever summed across:
 //!
-//! * keys: `[position / 64][head][4 x 16 positions][d / 2]` lines of two `d`, 16 positions;
-//! * values: `[position / 64][head][2 x 32 positions][d / 16][16]` lines of two positions, 16 `d`.
+//! * keys: `[4 x 16 positions][d / 2]` lines of two `d`, 16 positions;
+//! * values: `[2 x 32 positions][d / 16][16]` lines of two positions, 16 `d`.
 //!
 //! bf16 and int8 interleave the two steps number by number, as `vdpbf16ps` and the tiles
 //! of AMX want them; f16, which has no such product, keeps them one after the other. A
@@ -16,10 +19,13 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::rows::Rows;
-use crate::aligned::{Aligned, Line, numbers, numbers_mut};
+use crate::aligned::{Line, numbers, numbers_mut};
+use crate::slab::Slab;
 
 /// Positions in a block.
 pub(super) const BLOCK: usize = 64;
+/// Positions in a page.
+pub(super) const PAGE: usize = 4 * BLOCK;
 /// Numbers in a line: two steps of 16 columns.
 pub(super) const PAIR_LINE: usize = 32;
 
@@ -31,10 +37,9 @@ pub(super) enum Code {
     Int8,
 }
 
-/// Keys or values; both are `[block][head]` pieces of whole lines.
-#[derive(Clone)]
+/// How keys or values lie in their piece of a block, which is whole lines.
+#[derive(Clone, Copy)]
 struct Side {
-    lines: Aligned,
     order: Order,
     /// Width of a head with its padding.
     padded: usize,
@@ -57,6 +62,8 @@ pub(super) struct Blocks {
     head_dim: usize,
     keys: Side,
     values: Side,
+    /// `[position / PAGE][head]`.
+    pages: Vec<Slab>,
     /// Whether every value ever stored is finite: then a weight of 0 hides it.
     finite: bool,
 }
@@ -95,30 +102,24 @@ impl Order {
 
 impl Side {
     /// Lines of a piece.
-    fn piece(&self, code: Code) -> usize {
+    fn piece(self, code: Code) -> usize {
         let scales = if code == Code::Int8 { BLOCK * size_of::<f32>() } else { 0 };
         (BLOCK * self.padded * code.bytes() + scales) / size_of::<Line>()
     }
-    fn at(&self, code: Code, index: usize) -> &[Line] {
-        &self.lines.all()[index * self.piece(code)..][..self.piece(code)]
-    }
-    fn get(&self, code: Code, index: usize) -> Piece<'_> {
-        let (lines, count) = (self.at(code, index), BLOCK * self.padded);
+    fn get(self, code: Code, lines: &[Line]) -> Piece<'_> {
         match code {
             Code::Int8 => {
-                let (codes, scales) = lines.split_at(count / size_of::<Line>());
+                let (codes, scales) = lines.split_at(BLOCK * self.padded / size_of::<Line>());
                 Piece::Bytes(numbers(codes), numbers(scales))
             }
             _ => Piece::Halves(numbers(lines)),
         }
     }
     /// Stores the numbers of one position and head; says whether all are finite as stored.
-    fn put(&mut self, code: Code, index: usize, position: usize, from: &[f32], halves: &mut [u16]) -> bool {
-        let (piece, count) = (self.piece(code), BLOCK * self.padded);
-        let (order, padded) = (self.order, self.padded);
-        let lines = &mut self.lines.lines((index + 1) * piece)[index * piece..];
+    fn put(self, code: Code, lines: &mut [Line], position: usize, from: &[f32], halves: &mut [u16]) -> bool {
+        let Self { order, padded } = self;
         if code == Code::Int8 {
-            let (codes, scales) = lines.split_at_mut(count / size_of::<Line>());
+            let (codes, scales) = lines.split_at_mut(BLOCK * padded / size_of::<Line>());
             let (codes, scale) = (numbers_mut::<i8>(codes), scale(from));
             numbers_mut::<f32>(scales)[position] = scale;
             // A scale below the normal numbers has no exact inverse; such a row is zero.
@@ -162,38 +163,46 @@ fn scale(from: &[f32]) -> f32 {
 
 impl Blocks {
     pub(super) fn position_bytes(&self) -> usize {
-        let lines = self.keys.piece(self.code) + self.values.piece(self.code);
-        self.kv_heads * lines * size_of::<Line>() / BLOCK
+        self.kv_heads * self.block_lines() * size_of::<Line>() / BLOCK
     }
     pub(super) fn new(code: Code, kv_heads: usize, head_dim: usize) -> Self {
-        let side = |order, padded| Side { lines: Aligned::new(), order, padded };
-        let keys = side(Order::Keys, head_dim.next_multiple_of(2));
-        let values = side(Order::Values, head_dim.next_multiple_of(16));
-        Self { code, kv_heads, head_dim, keys, values, finite: true }
+        let keys = Side { order: Order::Keys, padded: head_dim.next_multiple_of(2) };
+        let values = Side { order: Order::Values, padded: head_dim.next_multiple_of(16) };
+        Self { code, kv_heads, head_dim, keys, values, pages: Vec::new(), finite: true }
     }
 
-    /// Makes room for `end` positions; grows by half, never beyond the capacity.
-    pub(super) fn grow(&mut self, end: usize, capacity: usize) {
-        for side in [&mut self.keys, &mut self.values] {
-            let per_block = self.kv_heads * side.piece(self.code);
-            let held = side.lines.room() / per_block;
-            let blocks = end.div_ceil(BLOCK);
-            if blocks > held {
-                side.lines.reserve(blocks.max(held + held / 2).min(capacity.div_ceil(BLOCK)) * per_block);
-            }
-            side.lines.extend(blocks * per_block);
-        }
+    /// Makes room for `end` positions.
+    pub(super) fn grow(&mut self, end: usize) {
+        let page = PAGE / BLOCK * self.block_lines();
+        let count = self.pages.len().max(end.div_ceil(PAGE) * self.kv_heads);
+        self.pages.resize_with(count, || Slab::zeroed(page));
+    }
+
+    /// Lines of one head in one block.
+    fn block_lines(&self) -> usize {
+        self.keys.piece(self.code) + self.values.piece(self.code)
+    }
+    /// The page of a head in a block, and where the block starts there.
+    fn place(&self, block: usize, head: usize) -> (usize, usize) {
+        (block * BLOCK / PAGE * self.kv_heads + head, block % (PAGE / BLOCK) * self.block_lines())
+    }
+    /// Keys and values of one head in one block.
+    fn block(&self, block: usize, head: usize) -> (&[Line], &[Line]) {
+        let (page, start) = self.place(block, head);
+        self.pages[page][start..][..self.block_lines()].split_at(self.keys.piece(self.code))
     }
 
     /// Stores keys and values `[m, kv_heads * head_dim]` of the positions from `start` on.
     pub(super) fn put(&mut self, start: usize, k: &[f32], v: &[f32]) {
-        let Self { code, kv_heads, head_dim, .. } = *self;
-        let mut halves = vec![0; head_dim];
+        let Self { code, kv_heads, head_dim, keys, values, .. } = *self;
+        let (lines, mut halves) = (self.block_lines(), vec![0; head_dim]);
         for (i, (k, v)) in k.chunks_exact(head_dim).zip(v.chunks_exact(head_dim)).enumerate() {
             let (position, head) = (start + i / kv_heads, i % kv_heads);
-            let (index, inside) = (position / BLOCK * kv_heads + head, position % BLOCK);
-            self.keys.put(code, index, inside, k, &mut halves);
-            self.finite &= self.values.put(code, index, inside, v, &mut halves);
+            let (page, first) = self.place(position / BLOCK, head);
+            let block = &mut self.pages[page][first..][..lines];
+            let (to_keys, to_values) = block.split_at_mut(keys.piece(code));
+            keys.put(code, to_keys, position % BLOCK, k, &mut halves);
+            self.finite &= values.put(code, to_values, position % BLOCK, v, &mut halves);
         }
     }
 
@@ -201,16 +210,15 @@ impl Blocks {
     pub(super) fn reset(&mut self) {
         // What is left over lies under weights of 0, and must be finite there.
         if !self.finite {
-            let count = self.values.lines.all().len();
-            numbers_mut::<u16>(self.values.lines.lines(count)).fill(0);
+            self.pages.iter_mut().for_each(|page| numbers_mut::<u16>(page).fill(0));
         }
         self.finite = true;
     }
 
-    /// Where the buffers lie.
+    /// Where the first page lies.
     #[cfg(test)]
     pub(super) fn places(&self) -> [*const Line; 2] {
-        [self.keys.lines.all().as_ptr(), self.values.lines.all().as_ptr()]
+        [self.pages[0].as_ptr(); 2]
     }
     /// One number of a key, decoded.
     pub(super) fn key(&self, head: usize, position: usize, d: usize) -> f32 {
@@ -245,7 +253,7 @@ impl Blocks {
 
     /// Lines of the buffers.
     pub(super) fn lines(&self) -> usize {
-        self.keys.lines.all().len() + self.values.lines.all().len()
+        self.pages.iter().map(|page| page.len()).sum()
     }
     /// Whether all values ever stored are finite.
     pub(super) fn finite(&self) -> bool {
@@ -261,15 +269,11 @@ impl Blocks {
     }
     /// Keys of one head in one block.
     pub(super) fn key_piece(&self, block: usize, head: usize) -> Piece<'_> {
-        self.keys.get(self.code, block * self.kv_heads + head)
+        self.keys.get(self.code, self.block(block, head).0)
     }
     /// Values of one head in one block.
     pub(super) fn value_piece(&self, block: usize, head: usize) -> Piece<'_> {
-        self.values.get(self.code, block * self.kv_heads + head)
-    }
-    /// Bytes from a piece of keys, and of values, to that of the next block.
-    pub(super) fn block_bytes(&self) -> [usize; 2] {
-        [&self.keys, &self.values].map(|side| self.kv_heads * side.piece(self.code) * size_of::<Line>())
+        self.values.get(self.code, self.block(block, head).1)
     }
     /// Sets the values of one position of a piece, `[64, value_width]` in the piece's order, to 0.
     pub(super) fn clear_value(&self, piece: &mut [u16], position: usize) {

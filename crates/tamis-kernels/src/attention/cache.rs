@@ -121,7 +121,7 @@ impl KvLayer {
                 rows.put_values(self.len, v);
             }
             Store::Blocks(blocks) => {
-                blocks.grow(end, self.capacity);
+                blocks.grow(end);
                 blocks.put(self.len, k, v);
             }
         }
@@ -261,11 +261,11 @@ mod tests {
     #[test]
     fn compact_types_take_half_and_a_quarter_of_the_memory() {
         let bytes = |kind| {
-            let mut cache = KvLayer::new(2, 64, 128, kind);
-            cache.append(&[0.0; 128 * 128], &[0.0; 128 * 128]).unwrap();
+            let mut cache = KvLayer::new(2, 64, 256, kind);
+            cache.append(&[0.0; 256 * 128], &[0.0; 256 * 128]).unwrap();
             cache.bytes()
         };
-        let numbers = 2 * 128 * 128;
+        let numbers = 2 * 256 * 128;
         assert_eq!(CacheType::ALL.map(bytes), [numbers * 4, numbers * 2, numbers * 2, numbers * 17 / 16]);
     }
 

@@ -66,7 +66,7 @@ pub(super) fn panel<'y, U: TileUnit>(
     }
     let unit = Configured::for_products(unit, panel.x.m.min(ROWS), panel.x.block / QUAD);
     match panel.weights.offsets() {
-        Offsets::Minima(_) => tiles::<U, true>(unit.unit, panel, place, scratch),
+        Offsets::Minima => tiles::<U, true>(unit.unit, panel, place, scratch),
         _ => tiles::<U, false>(unit.unit, panel, place, scratch),
     }
 }

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use super::input::Codes;
 use super::{Grid, PAIR, Panel, Place};
-use crate::aligned::Aligned;
+use crate::aligned::{AHEAD, Aligned, LINE, prefetch};
 use crate::pack::TileMatrix;
 use crate::pack::tiles::{Offsets, QUAD, QUAD_BYTES, TILE, quad_of};
 
@@ -20,7 +20,7 @@ const TALL: usize = 6;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn panel<'y>(panel: &Panel<'_>, place: &Place<'_, 'y>, scratch: &mut Aligned) {
-    let minima = matches!(panel.weights.offsets(), Offsets::Minima(_));
+    let minima = panel.weights.offsets() == Offsets::Minima;
     match (panel.weights.bits(), panel.x.block, minima) {
         (2, 32, false) => sized::<2, 8, false>(panel, place, scratch),
         (2, _, false) => sized::<2, 16, false>(panel, place, scratch),
@@ -63,7 +63,7 @@ fn sized<'y, const BITS: u32, const QUADS: usize, const MINIMA: bool>(
     for first in tiles.clone().step_by(PAIR) {
         let pair = first..(first + PAIR).min(tiles.end);
         for (tile, to) in pair.clone().zip(scratch.chunks_exact_mut(per_tile)) {
-            unpack::<BITS, QUADS>(panel.weights.tile_codes(tile), to);
+            unpack::<BITS, QUADS>(panel.weights.tile(tile).codes, to);
         }
         for row in (0..m).step_by(TALL) {
             match pair.len() {
@@ -145,7 +145,7 @@ fn unpack<const BITS: u32, const QUADS: usize>(codes: &[u8], out: &mut [u8]) {
 /// Unpacks all codes of a tile.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn unpack_tile(weights: &TileMatrix, tile: usize, out: &mut [u8]) {
-    let codes = weights.tile_codes(tile);
+    let codes = weights.tile(tile).codes;
     match (weights.bits(), weights.block()) {
         (2, 32) => unpack::<2, 8>(codes, out),
         (2, _) => unpack::<2, 16>(codes, out),
@@ -175,7 +175,8 @@ fn few<'y, const BITS: u32, const QUADS: usize, const MINIMA: bool, const M: usi
     (row, tile): (usize, usize),
     place: &Place<'_, 'y>,
 ) {
-    let codes = panel.weights.tile_codes(tile);
+    let codes = panel.weights.tile(tile).codes;
+    panel.weights.prefetch_units(tile + 1);
     let block_bytes = QUADS * QUAD_BYTES * BITS as usize / 8;
     assert!(panel.x.block == QUADS * QUAD && codes.len() == panel.x.blocks * block_bytes);
     let grid = panel.grid(tile);
@@ -187,6 +188,10 @@ fn few<'y, const BITS: u32, const QUADS: usize, const MINIMA: bool, const M: usi
             // Two chains of sums a row: one would wait for itself.
             let mut dots = [[_mm512_setzero_si512(); 2]; M];
             for half in 0..QUADS / 8 {
+                let here = block * block_bytes + half * BITS as usize * LINE;
+                for line in 0..BITS as usize {
+                    prefetch(codes.as_ptr().wrapping_add(here + line * LINE + AHEAD));
+                }
                 eight!(Q => {
                     // SAFETY: the block lies in `codes`, and a row of x has `QUADS` quads in it.
                     unsafe {

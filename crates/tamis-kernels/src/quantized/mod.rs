@@ -34,7 +34,7 @@ use half::f16;
 
 use crate::aligned::Aligned;
 use crate::isa::Isa;
-use crate::pack::tiles::{Offsets, QUAD_BYTES, TILE};
+use crate::pack::tiles::{QUAD_BYTES, TILE, Tile};
 use crate::pack::{RowSource, SparseTiles, TileMatrix};
 use crate::pool::{Cpu, Disjoint};
 use crate::sparse;
@@ -199,16 +199,10 @@ impl Panel<'_> {
     }
     /// Scales and offsets of a tile.
     fn grid(&self, tile: usize) -> Grid<'_> {
-        let len = self.weights.groups() * TILE;
-        let (mut zeros, mut minima) = (None, None);
-        match self.weights.offsets() {
-            Offsets::Middle => (),
-            Offsets::Zeros(all) => zeros = Some(&all[tile * len..][..len]),
-            Offsets::Minima(all) => minima = Some(&all[tile * len..][..len]),
-        }
+        let Tile { scales, zeros, minima, .. } = self.weights.tile(tile);
         let middle = self.weights.middle();
         Grid {
-            scales: self.weights.tile_scales(tile),
+            scales,
             middle,
             zeros,
             minima,
@@ -231,7 +225,7 @@ struct Grid<'a> {
 
 /// Unpacks all codes of a tile.
 fn unpack(weights: &TileMatrix, tile: usize, out: &mut [u8]) {
-    let blocks = weights.tile_codes(tile).chunks_exact(weights.block_bytes());
+    let blocks = weights.tile(tile).codes.chunks_exact(weights.block_bytes());
     for (block, out) in blocks.zip(out.chunks_exact_mut(weights.block() * TILE)) {
         for (quad, out) in out.as_chunks_mut::<QUAD_BYTES>().0.iter_mut().enumerate() {
             weights.unpack_quad(block, quad, out);

@@ -98,9 +98,13 @@ impl<'a> Work<'a> {
         let (first, count) = (chunks.start, chunks.len());
         let mut records = RECORDS.take();
         let parts = records.numbers(tiles * count * self.size);
-        cpu.pool.run_chunks(parts, self.size, &|task, records| {
-            let chunk = first + task % count;
-            self.gather(cpu, &self.tile(task / count), chunk..chunk + 1, records);
+        let all = Disjoint::new(&mut *parts);
+        cpu.pool.run(tiles * count, &|task| {
+            // All heads of a chunk before the next: so their pages lie in memory.
+            let (chunk, tile) = (task / tiles, task % tiles);
+            // SAFETY: each task has records of its own.
+            let records = unsafe { all.slice((tile * count + chunk) * self.size, self.size) };
+            self.gather(cpu, &self.tile(tile), first + chunk..first + chunk + 1, records);
         });
         cpu.pool.run_chunks(parts, count * self.size, &|task, parts| {
             let tile = self.tile(task);

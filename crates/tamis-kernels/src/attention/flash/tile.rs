@@ -15,7 +15,7 @@ use std::ops::Range;
 use super::operand::{self, Operand, OperandKernel};
 use super::view::{Room, View};
 use super::{record, visits};
-use crate::aligned::{Aligned, Plain};
+use crate::aligned::{AHEAD, Aligned, Plain, prefetch};
 use crate::attention::AttentionParams;
 use crate::attention::blocks::{BLOCK, Blocks, PAIR_LINE};
 use crate::attention::queries::Tile;
@@ -221,6 +221,12 @@ unsafe fn multiply<O: Operand, const R: usize, const N: usize>(
         for j in 1..N {
             // SAFETY: as above.
             columns[j] = unsafe { o.load(b[j].add(line * PAIR_LINE)) };
+        }
+        if R < O::ROWS {
+            // Few rows wait for memory, many for the products.
+            for j in 0..N {
+                prefetch(b[j].wrapping_add(line * PAIR_LINE + 2 * AHEAD / size_of::<u16>()));
+            }
         }
         for r in 0..R {
             // SAFETY: as above.

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::operand::Operand;
 use super::visits::within;
-use crate::aligned::{Aligned, prefetch};
+use crate::aligned::{AHEAD, Aligned, prefetch};
 use crate::attention::blocks::{BLOCK, Blocks, Piece};
 
 /// Codes in a cache line.
@@ -48,13 +48,12 @@ impl<'a> View<'a> {
         seen: &Range<usize>,
         room: &'a mut Room,
     ) -> Self {
-        let ahead = blocks.block_bytes();
-        let (keys, key_scales) = widen(o, blocks.key_piece(block, head), ahead[0], &mut room.keys);
+        let (keys, key_scales) = widen(o, blocks.key_piece(block, head), &mut room.keys);
         let piece = blocks.value_piece(block, head);
         let (values, value_scales) = if blocks.finite() {
-            widen(o, piece, ahead[1], &mut room.values)
+            widen(o, piece, &mut room.values)
         } else {
-            let (lines, scales) = widen(o, piece, ahead[1], &mut room.values);
+            let (lines, scales) = widen(o, piece, &mut room.values);
             hide(blocks, within(seen, block), (lines, scales), (&mut room.hidden, &mut room.scales))
         };
         Self { block, keys, key_scales, values, value_scales }
@@ -82,12 +81,11 @@ fn hide<'a>(
     (clean, None)
 }
 
-/// Lines as they are, or codes as bf16; the codes `ahead` bytes further are asked for.
+/// Lines as they are, or codes as bf16.
 #[inline(always)]
 fn widen<'a, O: Operand>(
     o: O,
     piece: Piece<'a>,
-    ahead: usize,
     room: &'a mut Aligned,
 ) -> (&'a [u16], Option<&'a [f32]>) {
     match piece {
@@ -95,8 +93,7 @@ fn widen<'a, O: Operand>(
         Piece::Bytes(codes, scales) => {
             let lines = room.numbers(codes.len());
             for (to, from) in lines.chunks_exact_mut(CODES).zip(codes.chunks_exact(CODES)) {
-                // The next block comes while this one is computed; behind the last there is none.
-                prefetch(from.as_ptr().wrapping_add(ahead));
+                prefetch(from.as_ptr().wrapping_add(2 * AHEAD));
                 o.widen(from, to);
             }
             (lines, Some(scales))

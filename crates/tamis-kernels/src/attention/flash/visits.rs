@@ -3,11 +3,11 @@
 
 use std::ops::Range;
 
-use crate::attention::blocks::BLOCK;
+use crate::attention::blocks::{BLOCK, PAGE};
 
 /// Positions in a chunk: sums start afresh at each, so that threads may take chunks of one
-/// query. Little enough for short caches to be shared, and far more than the joining costs.
-pub(super) const CHUNK: usize = 4 * BLOCK;
+/// query. A page of the cache; little enough for short caches to be shared, and far more than the joining costs.
+pub(super) const CHUNK: usize = PAGE;
 
 /// Chunks that hold a visible position.
 pub(super) fn chunks(seen: &Range<usize>) -> Range<usize> {

@@ -1,12 +1,15 @@
 //! Interchange layouts to kernel order. Codes, scales and offsets are moved, never
 //! computed anew: the weights are those of the source, bit for bit.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::{Offsets, QUAD, QUAD_BYTES, TILE, TileMatrix, planes};
-use crate::aligned::{Aligned, numbers_mut};
+use crate::aligned::{Line, numbers_mut};
 use crate::pack::{GgmlMatrix, GgmlType, PackedMatrix, RowSource};
 use crate::pool::Pool;
+use crate::slab::Slab;
 
 /// A source of codes: shape, grid, and rows.
 struct Source<'a> {
@@ -16,14 +19,14 @@ struct Source<'a> {
     /// Writes the codes of a row, `[cols]`.
     codes: &'a (dyn Fn(usize, &mut [u8]) + Sync),
     /// Scale of a row and group.
-    scale: &'a dyn Fn(usize, usize) -> f16,
+    scale: &'a (dyn Fn(usize, usize) -> f16 + Sync),
     offset: Offset<'a>,
 }
 
 enum Offset<'a> {
     Middle,
-    Zero(&'a dyn Fn(usize, usize) -> u8),
-    Minimum(&'a dyn Fn(usize, usize) -> f16),
+    Zero(&'a (dyn Fn(usize, usize) -> u8 + Sync)),
+    Minimum(&'a (dyn Fn(usize, usize) -> f16 + Sync)),
 }
 
 impl TileMatrix {
@@ -79,58 +82,55 @@ fn build(pool: &Pool, source: Source<'_>) -> Option<TileMatrix> {
     let block = block_of(source.group, cols)?;
     let blocks = cols.div_ceil(block);
     let per_group = if source.group >= cols { blocks } else { source.group / block };
-    let (tiles, groups) = (rows.div_ceil(TILE), blocks.div_ceil(per_group));
-    // Every pair of a tile's row and group, the rows behind the last included.
-    let places =
-        || (0..tiles * groups * TILE).map(|i| (i / (groups * TILE) * TILE + i % TILE, i / TILE % groups));
-    let scales =
-        places().map(|(row, g)| if row < rows { (source.scale)(row, g) } else { f16::ZERO }).collect();
-    let offsets = match &source.offset {
+    let offsets = match source.offset {
         Offset::Middle => Offsets::Middle,
-        Offset::Zero(z) => {
-            Offsets::Zeros(places().map(|(row, g)| if row < rows { z(row, g) } else { 0 }).collect())
-        }
-        Offset::Minimum(m) => {
-            Offsets::Minima(places().map(|(row, g)| if row < rows { m(row, g) } else { f16::ZERO }).collect())
-        }
+        Offset::Zero(_) => Offsets::Zeros,
+        Offset::Minimum(_) => Offsets::Minima,
     };
-    let matrix = TileMatrix {
-        rows,
-        cols,
-        bits: source.bits,
-        block,
-        per_group,
-        codes: Aligned::new(),
-        scales,
-        offsets,
-    };
-    let codes = fill_codes(pool, &source, &matrix);
-    Some(TileMatrix { codes, ..matrix })
+    let data = Slab::zeroed(0);
+    let mut matrix = TileMatrix { rows, cols, bits: source.bits, block, per_group, offsets, data };
+    let lines = matrix.tile_lines();
+    let mut data = Slab::zeroed(matrix.tiles() * lines);
+    pool.run_chunks(&mut data, lines, &|tile, lines| source.fill(&matrix, tile, lines));
+    matrix.data = data;
+    Some(matrix)
 }
 
-fn fill_codes(pool: &Pool, source: &Source<'_>, shape: &TileMatrix) -> Aligned {
-    let (block, block_bytes) = (shape.block, shape.block_bytes());
-    let padded = shape.blocks() * block;
-    let tile_lines = shape.blocks() * block_bytes / QUAD_BYTES;
-    let mut codes = Aligned::new();
-    codes.reserve(shape.tiles() * tile_lines);
-    codes.extend(shape.tiles() * tile_lines);
-    pool.run_chunks(codes.lines(shape.tiles() * tile_lines), tile_lines, &|tile, lines| {
-        let mut rows = vec![0; TILE * padded];
-        let here = TILE.min(shape.rows - tile * TILE);
-        for (lane, row) in rows.chunks_exact_mut(padded).take(here).enumerate() {
-            (source.codes)(tile * TILE + lane, &mut row[..shape.cols]);
-        }
-        let bytes = numbers_mut::<u8>(lines);
-        for (index, bytes) in bytes.chunks_exact_mut(block_bytes).enumerate() {
-            for quad in 0..block / QUAD {
-                let mut codes = [0; QUAD_BYTES];
-                for (codes, row) in codes.chunks_exact_mut(QUAD).zip(rows.chunks_exact(padded)) {
-                    codes.copy_from_slice(&row[index * block + quad * QUAD..][..QUAD]);
-                }
-                planes(shape.bits, block).for_each(|plane| plane.write(bytes, quad, &codes));
+impl Source<'_> {
+    /// Writes a tile, which is zeros still.
+    fn fill(&self, shape: &TileMatrix, tile: usize, lines: &mut [Line]) {
+        let rows = tile * TILE..((tile + 1) * TILE).min(shape.rows);
+        let (codes, units) = numbers_mut::<u8>(lines).split_at_mut(shape.blocks() * shape.block_bytes());
+        self.fill_codes(shape, rows.clone(), codes);
+        let groups = shape.groups();
+        let (scales, offsets) = units.split_at_mut(groups * TILE * size_of::<f16>());
+        let places = |row: usize| (0..groups).map(move |group| (group, group * TILE + row % TILE));
+        for (row, (group, at)) in rows.flat_map(|row| places(row).map(move |place| (row, place))) {
+            let half = |bytes: &mut [u8], value: f16| bytes[2 * at..][..2].copy_from_slice(&value.to_ne_bytes());
+            half(scales, (self.scale)(row, group));
+            match self.offset {
+                Offset::Middle => (),
+                Offset::Zero(zero) => offsets[at] = zero(row, group),
+                Offset::Minimum(minimum) => half(offsets, minimum(row, group)),
             }
         }
-    });
-    codes
+    }
+
+    fn fill_codes(&self, shape: &TileMatrix, rows: Range<usize>, bytes: &mut [u8]) {
+        let block = shape.block;
+        let padded = shape.blocks() * block;
+        let mut codes = vec![0; TILE * padded];
+        for (codes, row) in codes.chunks_exact_mut(padded).zip(rows) {
+            (self.codes)(row, &mut codes[..shape.cols]);
+        }
+        for (index, bytes) in bytes.chunks_exact_mut(shape.block_bytes()).enumerate() {
+            for quad in 0..block / QUAD {
+                let mut together = [0; QUAD_BYTES];
+                for (to, from) in together.chunks_exact_mut(QUAD).zip(codes.chunks_exact(padded)) {
+                    to.copy_from_slice(&from[index * block + quad * QUAD..][..QUAD]);
+                }
+                planes(shape.bits, block).for_each(|plane| plane.write(bytes, quad, &together));
+            }
+        }
+    }
 }

@@ -22,7 +22,8 @@ pub(crate) use planes::quad_of;
 pub use stream::SparseTiles;
 
 use super::RowSource;
-use crate::aligned::{Aligned, numbers};
+use crate::aligned::{LINE, Line, numbers, prefetch};
+use crate::slab::Slab;
 
 /// Rows of a tile.
 pub(crate) const TILE: usize = 16;
@@ -41,28 +42,52 @@ pub struct TileMatrix {
     block: usize,
     /// Blocks that share a scale.
     per_group: usize,
-    /// `[tile][block][block_bytes]`; zeros behind the last row and column.
-    codes: Aligned,
-    /// `[tile][group][16]`; zeros behind the last row.
-    scales: Vec<f16>,
     offsets: Offsets,
+    /// For each tile, side by side, so that it is read as one piece: codes
+    /// `[block][block_bytes]`, scales `[group][16]` as f16, and offsets `[group][16]`; zeros behind the
+    /// last row and column, and up to a whole line.
+    data: Slab,
 }
 
 /// What is taken off a code, or added to a weight.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offsets {
     /// `z = 2^(bits - 1)` everywhere.
     Middle,
-    /// `z`, `[tile][group][16]`.
-    Zeros(Vec<u8>),
-    /// `m`, `[tile][group][16]`.
-    Minima(Vec<f16>),
+    /// `z`, a byte for each group of a row.
+    Zeros,
+    /// `m`, an f16 for each group of a row.
+    Minima,
+}
+
+/// One tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile<'a> {
+    /// `[block][block_bytes]`.
+    pub(crate) codes: &'a [u8],
+    /// `[group][16]`.
+    pub(crate) scales: &'a [f16],
+    /// `[group][16]`, where the offsets are zero codes.
+    pub(crate) zeros: Option<&'a [u8]>,
+    /// `[group][16]`, where the offsets are minima.
+    pub(crate) minima: Option<&'a [f16]>,
 }
 
 impl std::fmt::Debug for TileMatrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { rows, cols, bits, block, per_group, .. } = self;
         write!(f, "TileMatrix {{ {rows}x{cols}, {bits} bits, {per_group} blocks of {block} a group }}")
+    }
+}
+
+impl Offsets {
+    /// Bytes for each group of a row.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Middle => 0,
+            Self::Zeros => 1,
+            Self::Minima => size_of::<f16>(),
+        }
     }
 }
 
@@ -73,12 +98,7 @@ impl TileMatrix {
     }
     /// Bytes of codes, scales and offsets.
     pub fn bytes(&self) -> usize {
-        let offsets = match &self.offsets {
-            Offsets::Middle => 0,
-            Offsets::Zeros(zeros) => zeros.len(),
-            Offsets::Minima(minima) => minima.len() * 2,
-        };
-        self.tiles() * self.blocks() * self.block_bytes() + self.scales.len() * 2 + offsets
+        size_of_val(&self.data[..])
     }
     /// Tiles of 16 rows.
     pub(crate) fn tiles(&self) -> usize {
@@ -104,19 +124,35 @@ impl TileMatrix {
     pub(crate) fn block_bytes(&self) -> usize {
         TILE * self.block * self.bits as usize / 8
     }
-    /// Codes of all blocks of a tile.
-    pub(crate) fn tile_codes(&self, tile: usize) -> &[u8] {
-        let bytes = self.blocks() * self.block_bytes();
-        &numbers::<u8>(self.codes.all())[tile * bytes..][..bytes]
+    /// Lines of a tile.
+    fn tile_lines(&self) -> usize {
+        let per_group = size_of::<f16>() + self.offsets.bytes();
+        (self.blocks() * self.block_bytes() + self.groups() * TILE * per_group).div_ceil(size_of::<Line>())
     }
-    /// Scales of a tile, `[group][16]`.
-    pub(crate) fn tile_scales(&self, tile: usize) -> &[f16] {
-        let len = self.groups() * TILE;
-        &self.scales[tile * len..][..len]
+    pub(crate) fn tile(&self, tile: usize) -> Tile<'_> {
+        let (lines, units) = (self.tile_lines(), self.groups() * TILE);
+        let bytes = numbers::<u8>(&self.data[tile * lines..][..lines]);
+        let (codes, rest) = bytes.split_at(self.blocks() * self.block_bytes());
+        let (scales, rest) = rest.split_at(units * size_of::<f16>());
+        let offsets = &rest[..units * self.offsets.bytes()];
+        Tile {
+            codes,
+            scales: bytemuck::cast_slice(scales),
+            zeros: (self.offsets == Offsets::Zeros).then_some(offsets),
+            minima: (self.offsets == Offsets::Minima).then(|| bytemuck::cast_slice(offsets)),
+        }
     }
-    /// Offsets of all tiles.
-    pub(crate) fn offsets(&self) -> &Offsets {
-        &self.offsets
+    /// Asks for the scales and offsets of a tile; of one behind the last, for nothing of use.
+    #[inline(always)]
+    pub(crate) fn prefetch_units(&self, tile: usize) {
+        let lines = self.tile_lines();
+        for line in self.blocks() * self.block_bytes() / LINE..lines {
+            prefetch(self.data.as_ptr().wrapping_add(tile * lines + line));
+        }
+    }
+    /// What the offsets are.
+    pub(crate) fn offsets(&self) -> Offsets {
+        self.offsets
     }
     /// The zero code that all weights share, or 0 where the offset is another.
     pub(crate) fn middle(&self) -> i32 {
@@ -141,23 +177,18 @@ impl RowSource for TileMatrix {
     fn decode_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols);
         let (tile, lane) = (row / TILE, row % TILE);
-        let blocks = self.tile_codes(tile).chunks_exact(self.block_bytes());
-        let groups = self.groups();
+        let tile = self.tile(tile);
+        let blocks = tile.codes.chunks_exact(self.block_bytes());
         for (index, (codes, out)) in blocks.zip(out.chunks_mut(self.block)).enumerate() {
-            let group = index / self.per_group;
-            let scale = self.tile_scales(tile)[group * TILE + lane].to_f32();
-            let at = (tile * groups + group) * TILE + lane;
-            let (zero, minimum) = match &self.offsets {
-                Offsets::Middle => (self.middle(), None),
-                Offsets::Zeros(zeros) => (i32::from(zeros[at]), None),
-                Offsets::Minima(minima) => (0, Some(minima[at].to_f32())),
-            };
+            let at = index / self.per_group * TILE + lane;
+            let scale = tile.scales[at].to_f32();
+            let zero = tile.zeros.map_or(self.middle(), |zeros| i32::from(zeros[at]));
             for (column, out) in out.iter_mut().enumerate() {
                 let code =
                     planes(self.bits, self.block).fold(0, |code, p| code | p.code(codes, lane, column));
                 *out = scale * (i32::from(code) - zero) as f32;
-                if let Some(minimum) = minimum {
-                    *out += minimum;
+                if let Some(minima) = tile.minima {
+                    *out += minima[at].to_f32();
                 }
             }
         }

@@ -9,10 +9,12 @@ use half::f16;
 use half::slice::HalfBitsSliceExt;
 
 use super::TILE;
+use crate::aligned::{Line, numbers, numbers_mut};
 use crate::pack::SparseRows;
+use crate::slab::Slab;
 
 /// A sparse matrix `[rows = out, cols = in]` in tiles of 16 rows.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct SparseTiles {
     rows: usize,
     cols: usize,
@@ -20,8 +22,9 @@ pub struct SparseTiles {
     /// Where a tile starts in `data`, `[tiles + 1]`.
     starts: Vec<usize>,
     /// For each tile, side by side, so that it comes from memory as one piece: the number of ranks
-    /// (low and high half), their masks, and columns and values of the entries.
-    data: Vec<u16>,
+    /// (low and high half), their masks, and columns and values of the entries; then zeros up to a
+    /// whole line.
+    data: Slab,
 }
 
 /// One tile of a stream.
@@ -54,7 +57,9 @@ impl SparseTiles {
             data.extend(masks.into_iter().chain(columns).chain(values));
             starts.push(data.len());
         }
-        Self { rows, cols, entries: sparse.entries(), starts, data }
+        let mut lines = Slab::zeroed(size_of_val(&data[..]).div_ceil(size_of::<Line>()));
+        numbers_mut(&mut lines)[..data.len()].copy_from_slice(&data);
+        Self { rows, cols, entries: sparse.entries(), starts, data: lines }
     }
 
     /// Output features.
@@ -75,7 +80,7 @@ impl SparseTiles {
     }
     /// All that is stored of some tiles.
     pub(crate) fn data_of(&self, tiles: std::ops::Range<usize>) -> &[u16] {
-        &self.data[self.starts[tiles.start]..self.starts[tiles.end]]
+        &numbers(&self.data)[self.starts[tiles.start]..self.starts[tiles.end]]
     }
     pub(crate) fn tile(&self, tile: usize) -> Tile<'_> {
         let (head, rest) = self.data_of(tile..tile + 1).split_at(2);
