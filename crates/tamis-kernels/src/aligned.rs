@@ -30,6 +30,10 @@ unsafe impl Plain for i32 {
 unsafe impl Plain for u16 {
     const ZERO: Self = 0;
 }
+// SAFETY: 2 bytes, all patterns valid.
+unsafe impl Plain for i16 {
+    const ZERO: Self = 0;
+}
 // SAFETY: 1 byte, all patterns valid.
 unsafe impl Plain for u8 {
     const ZERO: Self = 0;

@@ -29,6 +29,9 @@ pub(super) const PAGE: usize = 4 * BLOCK;
 /// Numbers in a line: two steps of 16 columns.
 pub(super) const PAIR_LINE: usize = 32;
 
+/// Added and taken away, it leaves a small number rounded to a whole one, ties to even.
+const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+
 /// How a number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
@@ -125,7 +128,7 @@ impl Side {
             // A scale below the normal numbers has no exact inverse; such a row is zero.
             let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
             for (d, x) in from.iter().enumerate() {
-                codes[order.place(code, padded, position, d)] = (x * inverse).round_ties_even() as i8;
+                codes[order.place(code, padded, position, d)] = (x * inverse + WHOLE - WHOLE) as i8;
             }
             return scale.is_finite();
         }

@@ -201,13 +201,7 @@ impl Panel<'_> {
     fn grid(&self, tile: usize) -> Grid<'_> {
         let Tile { scales, zeros, minima, .. } = self.weights.tile(tile);
         let middle = self.weights.middle();
-        Grid {
-            scales,
-            middle,
-            zeros,
-            minima,
-            per_group: self.weights.per_group(),
-        }
+        Grid { scales, middle, zeros, minima, per_group: self.weights.per_group() }
     }
 }
 

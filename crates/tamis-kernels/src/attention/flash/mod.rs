@@ -99,12 +99,15 @@ impl<'a> Work<'a> {
         let mut records = RECORDS.take();
         let parts = records.numbers(tiles * count * self.size);
         let all = Disjoint::new(&mut *parts);
-        cpu.pool.run(tiles * count, &|task| {
-            // All heads of a chunk before the next: so their pages lie in memory.
-            let (chunk, tile) = (task / tiles, task % tiles);
-            // SAFETY: each task has records of its own.
-            let records = unsafe { all.slice((tile * count + chunk) * self.size, self.size) };
-            self.gather(cpu, &self.tile(tile), first + chunk..first + chunk + 1, records);
+        // All heads of a chunk before the next: so their pages lie in memory.
+        let run = (tiles * count / (TASKS_PER_THREAD * cpu.pool.threads())).clamp(1, tiles);
+        cpu.pool.run((tiles * count).div_ceil(run), &|task| {
+            for item in task * run..((task + 1) * run).min(tiles * count) {
+                let (chunk, tile) = (item / tiles, item % tiles);
+                // SAFETY: each item is of one task, and has records of its own.
+                let records = unsafe { all.slice((tile * count + chunk) * self.size, self.size) };
+                self.gather(cpu, &self.tile(tile), first + chunk..first + chunk + 1, records);
+            }
         });
         cpu.pool.run_chunks(parts, count * self.size, &|task, parts| {
             let tile = self.tile(task);

@@ -15,7 +15,7 @@ const TOP: usize = LANES;
 const VALUES: usize = 2 * LANES;
 
 /// The largest score of no scores: finite, so that differences to it are numbers.
-const FLOOR: f32 = -1e30;
+pub(super) const FLOOR: f32 = -1e30;
 
 /// Numbers of a record, `width` of them weighted values.
 pub(super) fn size(width: usize) -> usize {
@@ -29,35 +29,36 @@ pub(super) fn clear(record: &mut [f32]) {
     record[TOP] = FLOOR;
 }
 
-/// The largest score so far.
-#[inline(always)]
-pub(super) fn top(record: &[f32]) -> f32 {
-    record[TOP]
-}
-
 /// The weighted values.
 #[inline(always)]
 pub(super) fn values(record: &mut [f32]) -> &mut [f32] {
     &mut record[VALUES..]
 }
 
-/// Takes in weights with the sums `total` under the largest score `top`; gives the factor
-/// by which the weighted values so far shrink.
+/// Takes in weights with the sums `total` under the largest score `top`; gives the factors of
+/// the weighted values so far, and of those that come with these weights.
 #[inline(always)]
-pub(super) fn take<L: Lanes>(l: L, record: &mut [f32], top: f32, total: L::F) -> L::F {
-    let shrink = l.exp2(l.splat(record[TOP] - top));
-    let sums = l.fma(l.load(record), shrink, total);
+pub(super) fn take<L: Lanes>(l: L, record: &mut [f32], top: f32, total: L::F) -> [L::F; 2] {
+    let [ours, theirs] = raise(l, record, top);
+    let sums = l.fma(total, theirs, l.mul(l.load(record), ours));
     l.store(record, sums);
+    [ours, theirs]
+}
+
+/// Makes the larger of two largest scores that of the record; gives the factors of both sides.
+#[inline(always)]
+fn raise<L: Lanes>(l: L, record: &mut [f32], other: f32) -> [L::F; 2] {
+    let top = if other > record[TOP] { other } else { record[TOP] };
+    let factors = [l.exp2(l.splat(record[TOP] - top)), l.exp2(l.splat(other - top))];
     record[TOP] = top;
-    shrink
+    factors
 }
 
 /// `into += part`, under the larger of the two largest scores.
 #[inline(always)]
 pub(super) fn join<L: Lanes>(l: L, into: &mut [f32], part: &[f32]) {
-    let top = if part[TOP] > into[TOP] { part[TOP] } else { into[TOP] };
-    let ours = l.exp2(l.splat(into[TOP] - top));
-    let theirs = l.exp2(l.splat(part[TOP] - top));
+    let [ours, theirs] = raise(l, into, part[TOP]);
+    let top = into[TOP];
     for (into, part) in into.chunks_exact_mut(L::WIDTH).zip(part.chunks_exact(L::WIDTH)) {
         let sum = l.fma(l.load(part), theirs, l.mul(l.load(into), ours));
         l.store(into, sum);

@@ -106,7 +106,8 @@ impl Source<'_> {
         let (scales, offsets) = units.split_at_mut(groups * TILE * size_of::<f16>());
         let places = |row: usize| (0..groups).map(move |group| (group, group * TILE + row % TILE));
         for (row, (group, at)) in rows.flat_map(|row| places(row).map(move |place| (row, place))) {
-            let half = |bytes: &mut [u8], value: f16| bytes[2 * at..][..2].copy_from_slice(&value.to_ne_bytes());
+            let half =
+                |bytes: &mut [u8], value: f16| bytes[2 * at..][..2].copy_from_slice(&value.to_ne_bytes());
             half(scales, (self.scale)(row, group));
             match self.offset {
                 Offset::Middle => (),

@@ -125,10 +125,12 @@ impl TileMatrix {
         TILE * self.block * self.bits as usize / 8
     }
     /// Lines of a tile.
+    #[inline]
     fn tile_lines(&self) -> usize {
         let per_group = size_of::<f16>() + self.offsets.bytes();
         (self.blocks() * self.block_bytes() + self.groups() * TILE * per_group).div_ceil(size_of::<Line>())
     }
+    #[inline]
     pub(crate) fn tile(&self, tile: usize) -> Tile<'_> {
         let (lines, units) = (self.tile_lines(), self.groups() * TILE);
         let bytes = numbers::<u8>(&self.data[tile * lines..][..lines]);
