@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run one engine; option is the share of the ortho stream, or flash attention."""
+    """One way to run one engine; option is names and values: alpha, cache, or fa (flash attention)."""
 
     family: str
     model: str
@@ -59,6 +59,11 @@ class Setting:
     @property
     def name(self):
         return " ".join(part for part in (self.family, self.model, self.option) if part)
+
+    @property
+    def options(self):
+        words = self.option.split()
+        return dict(zip(words[::2], words[1::2]))
 
 
 def rows(o):
@@ -78,9 +83,14 @@ def settings(o, row):
         found += [Setting("tamis", "int3")]
     if row.test in (f"tg{o.generate}", f"pp{o.prompts[0]}") and first and (o.models / "int4-ortho").is_dir():
         found += [Setting("tamis", "int4-ortho", "alpha 0"), Setting("tamis", "int4-ortho", "alpha 1")]
+    deep = row.test[:2] == "tg" and row.depth > 0
+    if deep:
+        found += [Setting("tamis", "int4", "cache int8")]
     many = row.test[:2] == "pp" or row.test == "perplexity"
+    # llama.cpp quantises the cache of values with flash attention only.
+    ways = ("fa 0", "fa 1", "fa 1 cache q8_0") if deep else ("fa 0", "fa 1")
     for quantised in ["q4_0", "q4_1"] + (["q8_0"] if many else []):
-        found += [Setting("llama.cpp", quantised, flash) for flash in ("fa 0", "fa 1")]
+        found += [Setting("llama.cpp", quantised, way) for way in ways]
     return found + [Setting("pytorch", "bf16")]
 
 
@@ -90,9 +100,9 @@ def command(o, setting, row, repetitions, windows):
     shape = ["-p", prompt, "-n", generate, "-d", str(row.depth), "-r", str(repetitions), "-t", threads, "-o", "json"]
     if setting.family == "tamis":
         folder = str(o.models / setting.model)
-        alpha = ["--alpha", setting.option.split()[1]] if setting.option else []
+        options = [part for name, value in setting.options.items() for part in ("--" + name, value)]
         if row.speed:
-            return [o.tamis, "bench", folder, *shape, *alpha]
+            return [o.tamis, "bench", folder, *shape, *options]
         if row.test == "first-token":
             return [o.tamis, "generate", folder, "--prompt", "The", "--max-tokens", "1", "--greedy", "--quiet",
                     "--threads", threads]
@@ -100,8 +110,10 @@ def command(o, setting, row, repetitions, windows):
         return [o.tamis, "eval", folder, "--perplexity", o.text, "--protocol", "llamacpp", "--context", "2048",
                 "--threads", threads, "--precision", "int8", "--quiet", "--json", *cut]
     if setting.family == "llama.cpp":
-        gguf, flash = str(o.models / f"{setting.model}.gguf"), setting.option.split()[1]
-        bench = [str(o.llama / "llama-bench"), "-m", gguf, "-fa", flash]
+        gguf, flash = str(o.models / f"{setting.model}.gguf"), setting.options["fa"]
+        cache = [part for name in ("-ctk", "-ctv") if "cache" in setting.options
+                 for part in (name, setting.options["cache"])]
+        bench = [str(o.llama / "llama-bench"), "-m", gguf, "-fa", flash, *cache]
         if row.speed:
             return [*bench, *shape]
         if row.test == "first-token":

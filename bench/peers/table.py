@@ -78,7 +78,10 @@ def comparisons(results):
         if is_speed(row):
             what = f"{test} at depth {depth}, {count} thread{'s' if count > 1 else ''}"
             bar = bars.get((test, depth)) if count == threads else None
-            yield what, (row, int4), (row, PEERS if test[:2] == "pp" else LLAMA), bar
+            peers = PEERS if test[:2] == "pp" else LLAMA
+            yield what, (row, int4), (row, peers), bar
+            if test[:2] == "tg" and depth:
+                yield f"{what}, 8-bit cache", (row, int4 + " cache int8"), (row, peers), bar
         elif test == "perplexity":
             yield "perplexity of the text, seconds", (row, int4), (row, LLAMA), 1.0
             yield "perplexity of the text, seconds", (row, int4), (row, ("pytorch ",)), 1.0
@@ -100,6 +103,7 @@ def own(rows, threads):
         if one in rows and threads > 1:
             bar = 1 / 1.12 if usual else None  # at most 12 % more time
             yield f"{test}: alpha 1 against alpha 0", (row, sieved.format(1)), (row, sieved.format(0)), bar
+            yield f"{test}: alpha 0 against the plain base", (row, sieved.format(0)), (row, int4), None
             bar = {"tg128": 1.7, "pp512": 1.8}.get(test) if threads == 2 else None
             yield f"{test}: {threads} threads against one", (row, int4), (one, int4), bar
 

@@ -1,6 +1,7 @@
 //! A model ready to run: checkpoint, tokenizer and decoder on this machine's kernels.
 
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use tamis::error::Error;
@@ -66,8 +67,13 @@ pub(crate) fn kernels(asked: Option<NonZeroUsize>, mode: Mode) -> anyhow::Result
 impl Opened {
     pub(crate) fn load(spec: &str, Kernels { ops, cache }: Kernels) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(spec)?;
-        let tokenizer = checkpoint.tokenizer()?;
-        let engine = Engine::new(Decoder::load(&checkpoint, &*ops)?, ops, cache);
+        // Each takes about as long as the other.
+        let (tokenizer, decoder) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| checkpoint.tokenizer());
+            let decoder = Decoder::load(&checkpoint, &*ops);
+            (tokenizer.join().unwrap_or_else(|panic| resume_unwind(panic)), decoder)
+        });
+        let (tokenizer, engine) = (tokenizer?, Engine::new(decoder?, ops, cache));
         Ok(Self { checkpoint, tokenizer, engine })
     }
 }

@@ -2,7 +2,7 @@
 //! The parts can be loaded one at a time, which is how compression keeps one block
 //! in memory. Knows no files and no text.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::block::{Block, Pass, Span};
 use super::config::{Config, NormPlacement, Positions};
@@ -227,8 +227,8 @@ impl Crown {
 }
 
 impl Decoder {
-    /// Reads the whole model, in the form that `ops` multiplies fastest: a layer at a time, so
-    /// that no second copy of the weights is held.
+    /// Reads the whole model, in the form that `ops` multiplies fastest: a layer a thread at a time,
+    /// so that no second copy of the weights is held.
     pub fn load(checkpoint: &Checkpoint, ops: &dyn Ops) -> Result<Self> {
         let mut stem = Stem::load(checkpoint)?;
         if checkpoint.config().tied {
@@ -238,12 +238,16 @@ impl Decoder {
         if !checkpoint.config().tied {
             crown.prepare_head(ops);
         }
-        let block = |index| {
-            let mut block = Block::load(checkpoint, index)?;
-            block.prepare(ops);
-            Ok(block)
-        };
-        let blocks = (0..checkpoint.config().layers.len()).map(block).collect::<Result<_>>()?;
+        let blocks: Vec<_> = checkpoint.config().layers.iter().map(|_| OnceLock::new()).collect();
+        ops.each(blocks.len(), &|index| {
+            let block = Block::load(checkpoint, index).map(|mut block| {
+                block.prepare(ops);
+                block
+            });
+            blocks[index].set(block).expect("every index comes once");
+        });
+        let all = blocks.into_iter().map(|block| block.into_inner().expect("every index comes"));
+        let blocks = all.collect::<Result<_>>()?;
         Ok(Self { config: checkpoint.config().clone(), stem, blocks, crown })
     }
 

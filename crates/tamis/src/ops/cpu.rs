@@ -58,6 +58,9 @@ impl Ops for Cpu {
     fn prepare(&self, weight: Weight) -> Weight {
         if self.precision == Precision::Int8 { weight.tiled(&self.kernels.pool) } else { weight }
     }
+    fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.kernels.pool.run(count, task);
+    }
     fn linears(&self, x: &[f32], layers: &[&Linear], alpha: Alpha) -> Vec<Vec<f32>> {
         let empty = |layer: &&Linear| vec![0.0; x.len() / layer.weight.cols() * layer.weight.rows()];
         let mut ys: Vec<Vec<f32>> = layers.iter().map(empty).collect();

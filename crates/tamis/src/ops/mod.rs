@@ -44,6 +44,10 @@ pub trait Ops: Send + Sync + std::fmt::Debug {
     fn prepare(&self, weight: Weight) -> Weight {
         weight
     }
+    /// Calls `task(0)` to `task(count - 1)`, each once, in any order and on any thread.
+    fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(task);
+    }
     /// Several linear layers of the same `x`; `y [m, out]` of each.
     fn linears(&self, x: &[f32], layers: &[&Linear], alpha: Alpha) -> Vec<Vec<f32>> {
         let one = |layer: &&Linear| {

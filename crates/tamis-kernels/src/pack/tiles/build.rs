@@ -124,14 +124,18 @@ impl Source<'_> {
         for (codes, row) in codes.chunks_exact_mut(padded).zip(rows) {
             (self.codes)(row, &mut codes[..shape.cols]);
         }
+        // A block is put together elsewhere: a page that is read before it is written costs two faults.
+        let mut packed = vec![0; shape.block_bytes()];
         for (index, bytes) in bytes.chunks_exact_mut(shape.block_bytes()).enumerate() {
+            packed.fill(0);
             for quad in 0..block / QUAD {
                 let mut together = [0; QUAD_BYTES];
                 for (to, from) in together.chunks_exact_mut(QUAD).zip(codes.chunks_exact(padded)) {
                     to.copy_from_slice(&from[index * block + quad * QUAD..][..QUAD]);
                 }
-                planes(shape.bits, block).for_each(|plane| plane.write(bytes, quad, &together));
+                planes(shape.bits, block).for_each(|plane| plane.write(&mut packed, quad, &together));
             }
+            bytes.copy_from_slice(&packed);
         }
     }
 }
