@@ -46,6 +46,34 @@ impl Avx512Bf16 {
     pub(crate) fn lanes(self) -> Avx512 {
         self.0
     }
+    /// # Safety
+    /// `from` points at 32 readable numbers.
+    #[inline(always)]
+    pub(crate) unsafe fn load(self, from: *const u16) -> __m512bh {
+        // SAFETY: the caller's promise; the token proves the instruction.
+        self.bf16(unsafe { _mm512_loadu_si512(from.cast()) })
+    }
+    /// The same two numbers everywhere.
+    ///
+    /// # Safety
+    /// `from` points at two readable numbers.
+    #[inline(always)]
+    pub(crate) unsafe fn broadcast(self, from: *const u16) -> __m512bh {
+        // SAFETY: as above.
+        self.bf16(unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) })
+    }
+    /// `sums + a[0] b[0] + a[1] b[1]`, lane by lane.
+    #[inline(always)]
+    pub(crate) fn multiply_add(self, a: __m512bh, b: __m512bh, sums: __m512) -> __m512 {
+        // SAFETY: the token proves the instruction; no memory is touched.
+        unsafe { _mm512_dpbf16_ps(sums, a, b) }
+    }
+    /// Bits seen as 32 numbers.
+    #[inline(always)]
+    pub(crate) fn bf16(self, bits: __m512i) -> __m512bh {
+        // SAFETY: both are 512 bits without invalid patterns.
+        unsafe { std::mem::transmute(bits) }
+    }
 }
 
 /// Wraps intrinsics that only need the features that the token proves.

@@ -189,12 +189,6 @@ mod hardware {
     pub(super) struct Pairs(pub(super) Avx512Bf16, pub(super) Isa);
 
     #[inline(always)]
-    fn as_bf16(v: __m512i) -> __m512bh {
-        // SAFETY: both are 512 bits without invalid patterns.
-        unsafe { std::mem::transmute(v) }
-    }
-
-    #[inline(always)]
     fn mask(count: usize) -> u32 {
         ((1u64 << count) - 1) as u32
     }
@@ -224,22 +218,21 @@ mod hardware {
         #[inline(always)]
         unsafe fn load(self, from: *const u16) -> __m512bh {
             // SAFETY: the caller promises 32 readable elements.
-            as_bf16(unsafe { _mm512_loadu_si512(from.cast()) })
+            unsafe { self.0.load(from) }
         }
         #[inline(always)]
         unsafe fn load_first(self, from: *const u16, count: usize) -> __m512bh {
             // SAFETY: masked-off elements are not read.
-            as_bf16(unsafe { _mm512_maskz_loadu_epi16(mask(count), from.cast()) })
+            self.0.bf16(unsafe { _mm512_maskz_loadu_epi16(mask(count), from.cast()) })
         }
         #[inline(always)]
         unsafe fn broadcast(self, from: *const u16) -> __m512bh {
             // SAFETY: the caller promises two readable elements.
-            as_bf16(unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) })
+            unsafe { self.0.broadcast(from) }
         }
         #[inline(always)]
         fn multiply_add(self, a: __m512bh, b: __m512bh, sums: __m512) -> __m512 {
-            // SAFETY: the token proves the instruction; no memory is touched.
-            unsafe { _mm512_dpbf16_ps(sums, a, b) }
+            self.0.multiply_add(a, b, sums)
         }
         #[inline(always)]
         fn convert(self, from: &[f32], to: &mut [u16]) {

@@ -89,8 +89,10 @@ trait Kept: Copy {
     type X;
     /// What a group has in common.
     type Scale: Copy;
-    /// Columns of a group.
-    fn group(&self) -> usize;
+    /// Columns of a group; more than there are, where nothing is in common.
+    fn group(&self) -> usize {
+        usize::MAX
+    }
     /// What is common to a group of a row.
     ///
     /// # Safety
@@ -156,9 +158,6 @@ struct Widened<'a>(&'a [bf16]);
 impl Kept for Widened<'_> {
     type X = f32;
     type Scale = ();
-    fn group(&self) -> usize {
-        usize::MAX
-    }
     #[inline(always)]
     unsafe fn scale(&self, _: usize, _: usize) {}
     #[inline(always)]
@@ -210,9 +209,6 @@ struct Pairs<'a>(&'a [bf16]);
 impl Kept for Pairs<'_> {
     type X = bf16;
     type Scale = ();
-    fn group(&self) -> usize {
-        usize::MAX
-    }
     #[inline(always)]
     unsafe fn scale(&self, _: usize, _: usize) {}
     #[inline(always)]

@@ -29,12 +29,6 @@ struct Pairs(Avx512Bf16);
 #[derive(Clone, Copy)]
 struct Integers(Avx512);
 
-#[inline(always)]
-fn as_bf16(v: __m512i) -> __m512bh {
-    // SAFETY: both are 512 bits without invalid patterns.
-    unsafe { std::mem::transmute(v) }
-}
-
 impl Operand for Pairs {
     type Sums = Avx512;
     type Sum = __m512;
@@ -60,12 +54,12 @@ impl Operand for Pairs {
     #[inline(always)]
     unsafe fn load(self, from: *const u16) -> __m512bh {
         // SAFETY: the caller promises a line.
-        as_bf16(unsafe { _mm512_loadu_si512(from.cast()) })
+        unsafe { self.0.load(from) }
     }
     #[inline(always)]
     unsafe fn splat(self, from: *const u16) -> __m512bh {
         // SAFETY: the caller promises two numbers.
-        as_bf16(unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) })
+        unsafe { self.0.broadcast(from) }
     }
     #[inline(always)]
     fn zero(self) -> __m512 {
@@ -74,8 +68,7 @@ impl Operand for Pairs {
     }
     #[inline(always)]
     fn multiply_add(self, a: __m512bh, b: __m512bh, sum: __m512) -> __m512 {
-        // SAFETY: the token proves the instruction; no memory is touched.
-        unsafe { _mm512_dpbf16_ps(sum, a, b) }
+        self.0.multiply_add(a, b, sum)
     }
     #[inline(always)]
     fn float(self, sum: __m512) -> __m512 {
