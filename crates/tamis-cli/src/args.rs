@@ -105,7 +105,7 @@ pub(crate) struct Compress {
     /// Chooses the windows
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Bits of embedding and head, 16 or 8 [default: the recipe's]
+    /// Bits of embedding and head, 16, 8 or 4 [default: the recipe's]
     #[arg(long, value_name = "BITS")]
     pub(crate) embedding: Option<u32>,
     /// What to do with an unfinished run in DIR

@@ -21,7 +21,7 @@ use crate::opened::{Mode, kernels, threads};
 use crate::table::Table;
 use crate::terminal::{Progress, human_bytes, peak_memory};
 
-const EIGHT_BIT_NOTE: &str = "note: transformers cannot load a folder with an 8-bit embedding; \
+const PACKED_NOTE: &str = "note: transformers cannot load a folder with a packed embedding; \
 --embedding 16 makes one that it can\n";
 
 /// `tamis compress`.
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
             "outcome": outcome,
         }));
     }
-    let note = if recipe.embedding == EndBits::Eight { EIGHT_BIT_NOTE } else { "" };
+    let note = if recipe.embedding == EndBits::Sixteen { "" } else { PACKED_NOTE };
     print_text(&format!("{}{note}", summary(&outcome, &estimate, started, &args.output)))
 }
 

@@ -1,5 +1,5 @@
 //! Which tensors a part of the artifact holds, and in what form. Linears of blocks come
-//! compressed; embedding and head are kept at 16 or 8 bits; norms and biases in f32.
+//! compressed; embedding and head are kept at 16, 8 or 4 bits; norms and biases in f32.
 //! Knows no calibration.
 
 use half::{bf16, f16};
@@ -96,7 +96,8 @@ fn tables<'a>(
 fn table(weight: &Weight, bits: EndBits, threads: Threads) -> Result<Weight> {
     match bits {
         EndBits::Sixteen => half_table(weight),
-        EndBits::Eight => eight_bit_table(weight, threads),
+        EndBits::Eight => packed_table(weight, (8, ClipSearch::Off), threads),
+        EndBits::Four => packed_table(weight, (4, ClipSearch::Search), threads),
     }
 }
 
@@ -127,12 +128,12 @@ fn converted<T>(weight: &Weight, convert: impl Fn(f32) -> T) -> Vec<T> {
     })
 }
 
-fn eight_bit_table(weight: &Weight, threads: Threads) -> Result<Weight> {
-    let bits = Bits::new(8)?;
+fn packed_table(weight: &Weight, (bits, clip): (u32, ClipSearch), threads: Threads) -> Result<Weight> {
+    let bits = Bits::new(bits)?;
     let plan = TensorPlan {
         bits,
         group: GroupSize::Of(32),
-        clip: ClipSearch::Off,
+        clip,
         method: Method::Rtn,
         ..TensorPlan::default()
     };

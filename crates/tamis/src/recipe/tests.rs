@@ -97,7 +97,7 @@ const WRONG: [(Format, &str, u64, &[&str]); 11] = [
         4,
         &["did you mean `override`?"],
     ),
-    (Format::Toml, "name = \"a\"\nembedding = 4\n", 2, &["16 or 8 bits, not 4"]),
+    (Format::Toml, "name = \"a\"\nembedding = 3\n", 2, &["16, 8 or 4 bits, not 3"]),
     (Format::Toml, "name = \"a\"\nname = \"b\"\n", 2, &["duplicate key"]),
     (Format::Yaml, "name: a\nname: b\n", 2, &["duplicate"]),
 ];
