@@ -1,110 +1,177 @@
-//! Integer weights by int8 activations at the shapes of three real models. Every answer is
-//! compared with the product of the decoded weights before it is timed.
+//! Integer weights by int8 activations at the shapes of three real models, alone and with an ortho
+//! stream of 0.5 % of the weights. Every answer is compared with the product of the decoded
+//! weights before it is timed.
 //!
-//! Decoding multiplies one row of x with all linears of one block of the model, in as many
-//! copies as it takes to come from memory and not from a cache: bytes a second. Prefill
+//! `decode` multiplies one row of x with all linears of one block of the model, in as many
+//! copies as it takes to come from memory and not from a cache: bytes a second. `prefill`
 //! multiplies 512 rows: operations a second. `cargo bench -p tamis-kernels --bench quantized`.
 
+mod setup;
+
+use std::cell::OnceCell;
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use half::f16;
-use tamis_kernels::pack::{PackedMatrix, RowSource, TileMatrix};
+use setup::{
+    Bench, MODELS, Model, PROMPT, STREAMED, bytes, check_bytes, check_linear, noise, noise_iter,
+    prompt_operations,
+};
+use tamis_kernels::pack::{
+    GgmlMatrix, GgmlType, PackedMatrix, RowSource, SievedTiles, SparseRows, SparseTiles, TileMatrix,
+};
 use tamis_kernels::quantized::{Product, linear};
-use tamis_kernels::{Cpu, Isa, Pool, default_threads};
+use tamis_kernels::{Cpu, Pool, Precision, default_threads};
 
-/// Name, and the shapes `[out, in]` of the linears of a block.
-const MODELS: [(&str, &[(usize, usize)]); 3] = [
-    ("135M", &[(576, 576), (192, 576), (1536, 576), (576, 1536)]),
-    ("1B", &[(2048, 2048), (512, 2048), (8192, 2048), (2048, 8192)]),
-    ("8B", &[(4096, 4096), (1024, 4096), (14336, 4096), (4096, 14336)]),
-];
+/// Half a unit of int8 where the largest x is 1/2, that is 1/508, and a little for sums in f32.
+const ERROR: f64 = 1.01 / 508.0;
 
-/// More than a core's share of the last cache.
-const STREAMED: usize = 192 << 20;
+/// Weights for each entry of the stream.
+const WEIGHTS_PER_ENTRY: usize = 200;
 
-fn noise(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
-    (0..len).map(|_| next()).collect()
-}
+/// Share of the stream that is added.
+const ALPHA: f32 = 0.5;
 
-fn weights((n, k): (usize, usize), bits: u32) -> TileMatrix {
-    let codes: Vec<u8> = noise(n * k, 1).iter().map(|v| ((v + 0.5) * (1 << bits) as f32) as u8).collect();
-    let scales = noise(n * k / 64, 2).iter().map(|v| f16::from_f32(0.05 * v)).collect();
-    let packed = PackedMatrix::from_codes((n, k), bits, 64, &codes, scales, None).expect("a valid matrix");
-    TileMatrix::from_packed(&Pool::new(default_threads()), &packed).expect("groups of 64")
-}
-
-fn multiply(cpu: &Cpu, x: &[f32], weights: &TileMatrix, y: &mut [f32]) {
-    linear(cpu, x, &mut [Product { weights, stream: None, y }]);
-}
-
-/// The first outputs of the last row of x against sums in f64.
-fn check(x: &[f32], weights: &TileMatrix, y: &[f32]) {
-    let (n, k) = (weights.rows(), weights.cols());
-    let (x, y) = (&x[x.len() - k..], &y[y.len() - n..]);
-    let mut row = vec![0.0; k];
-    for j in 0..n.min(20) {
-        weights.decode_row(j, &mut row);
-        let exact: f64 = x.iter().zip(&row).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-        let size: f64 = row.iter().map(|w| f64::from(w.abs())).sum();
-        assert!((f64::from(y[j]) - exact).abs() < size / 127.0, "{} for {exact}", y[j]);
-    }
-}
+criterion_group!(name = benches; config = setup::criterion(); targets = bench);
+criterion_main!(benches);
 
 fn bench(c: &mut Criterion) {
-    let isa = Isa::from_env().expect("an instruction set of this CPU");
-    for threads in [1, default_threads()] {
-        let cpu = Cpu::new(isa, threads);
-        for (model, shapes) in MODELS {
-            for bits in [4, 3, 8] {
-                let matrices: Vec<_> = shapes.iter().map(|shape| weights(*shape, bits)).collect();
-                decode(c, &cpu, &format!("{} {model} int{bits}", isa.name()), &matrices);
-                prefill(c, &cpu, &format!("{} {model} int{bits}", isa.name()), &matrices[2]);
+    let mut bench = Bench::new(c);
+    for model in &MODELS {
+        for bits in [2, 3, 4, 5, 8] {
+            let layers = OnceCell::new();
+            let make = || model.linears().map(|shape| Layer::new(shape, bits));
+            for streamed in [false, true] {
+                let case = Case { model, bits, streamed };
+                case.decode(&mut bench, &|| layers.get_or_init(make));
+                case.prefill(&mut bench, &|| layers.get_or_init(make));
             }
         }
     }
 }
 
-fn decode(c: &mut Criterion, cpu: &Cpu, name: &str, matrices: &[TileMatrix]) {
-    let bytes: usize = matrices.iter().map(TileMatrix::bytes).sum();
-    let copies: Vec<Vec<TileMatrix>> = (0..STREAMED.div_ceil(bytes)).map(|_| matrices.to_vec()).collect();
-    let inputs: Vec<_> = matrices.iter().map(|w| (noise(w.cols(), 3), vec![0.0; w.rows()])).collect();
-    for (w, (x, y)) in matrices.iter().zip(&mut inputs.clone()) {
-        multiply(cpu, x, w, y);
-        check(x, w, y);
+/// A matrix and its stream.
+#[derive(Clone)]
+struct Layer {
+    weights: TileMatrix,
+    stream: SparseTiles,
+}
+
+type Block = [Layer; 4];
+
+impl Layer {
+    fn new(shape: (usize, usize), bits: u32) -> Self {
+        let pool = Pool::new(default_threads());
+        // Packed integers have no 5 bits; GGUF has.
+        let weights = match bits {
+            5 => TileMatrix::from_ggml(&pool, &q5_0(shape)),
+            _ => TileMatrix::from_packed(&pool, &packed(shape, bits)),
+        };
+        let weights = weights.expect("groups of whole blocks");
+        check_bytes(stored(shape, bits), weights.bytes());
+        Self { weights, stream: SparseTiles::from_rows(&sparse(shape)) }
     }
-    let mut group = c.benchmark_group("decode");
-    group.sample_size(10).throughput(Throughput::Bytes((bytes * copies.len()) as u64));
-    group.bench_function(BenchmarkId::new(name, cpu.pool.threads()), |b| {
-        let mut inputs = inputs.clone();
-        b.iter(|| {
-            for matrices in &copies {
-                for (w, (x, y)) in matrices.iter().zip(&mut inputs) {
-                    multiply(cpu, x, w, black_box(y));
+
+    fn multiply(&self, cpu: &Cpu, streamed: bool, x: &[f32], y: &mut [f32]) {
+        let stream = streamed.then_some((&self.stream, ALPHA));
+        linear(cpu, x, &mut [Product { weights: &self.weights, stream, y }]);
+    }
+
+    fn check(&self, streamed: bool, x: &[f32], y: &[f32]) {
+        let alpha = if streamed { ALPHA } else { 0.0 };
+        let sum = SievedTiles { base: &self.weights, ortho: &self.stream, alpha };
+        check_linear(x, &sum, Precision::F32, (y, ERROR));
+    }
+}
+
+fn packed((n, k): (usize, usize), bits: u32) -> PackedMatrix {
+    let codes: Vec<u8> = noise_iter(1).take(n * k).map(|v| ((v + 0.5) * (1 << bits) as f32) as u8).collect();
+    let scales = noise_iter(2).take(n * k / 64).map(|v| f16::from_f32(0.05 * v)).collect();
+    PackedMatrix::from_codes((n, k), bits, 64, &codes, scales, None).expect("a valid matrix")
+}
+
+/// Random codes; the first two bytes of a block are its scale.
+fn q5_0((n, k): (usize, usize)) -> GgmlMatrix {
+    let kind = GgmlType::Q5_0;
+    let len = kind.bytes_of(n * k).expect("whole blocks");
+    let mut blocks: Vec<u8> = noise_iter(1).take(len).map(|v| ((v + 0.5) * 256.0) as u8).collect();
+    for (block, v) in blocks.chunks_exact_mut(kind.block_bytes()).zip(noise_iter(2)) {
+        block[..2].copy_from_slice(&f16::from_f32(0.05 * v).to_le_bytes());
+    }
+    GgmlMatrix::new(kind, n, k, blocks).expect("whole blocks")
+}
+
+/// Entries in random places, as many in each stretch of so many weights.
+fn sparse((n, k): (usize, usize)) -> SparseRows {
+    let stretches = (0..n * k).step_by(WEIGHTS_PER_ENTRY);
+    let places: Vec<usize> = stretches
+        .zip(noise_iter(4))
+        .map(|(start, v)| start + ((v + 0.5) * WEIGHTS_PER_ENTRY as f32) as usize)
+        .filter(|place| *place < n * k)
+        .collect();
+    let columns = places.iter().map(|place| (place % k) as u16).collect();
+    let values = noise_iter(6).take(places.len()).map(f16::from_f32).collect();
+    let starts = (0..=n).map(|row| places.partition_point(|place| *place < row * k) as u32).collect();
+    SparseRows::new((n, k), starts, columns, values).expect("columns ascend")
+}
+
+/// Bytes of codes and scales.
+fn stored((n, k): (usize, usize), bits: u32) -> usize {
+    let group = if bits == 5 { 32 } else { 64 };
+    n * k * bits as usize / 8 + n * k / group * 2
+}
+
+/// What is timed: a width, with or without the stream.
+struct Case<'a> {
+    model: &'a Model,
+    bits: u32,
+    streamed: bool,
+}
+
+impl Case<'_> {
+    fn name(&self, op: &str) -> String {
+        let stream = if self.streamed { "+ortho" } else { "" };
+        format!("{op} {} int{}{stream}", self.model.name, self.bits)
+    }
+
+    /// Four bytes an entry; the masks of the stream's tiles are not counted.
+    fn bytes(&self) -> usize {
+        let entries = |(n, k)| if self.streamed { n * k / WEIGHTS_PER_ENTRY } else { 0 };
+        self.model.linears().map(|shape| stored(shape, self.bits) + 4 * entries(shape)).iter().sum()
+    }
+
+    fn decode<'b>(&self, bench: &mut Bench<'_>, block: &dyn Fn() -> &'b Block) {
+        let copies = STREAMED.div_ceil(self.bytes());
+        let make = |cpu: &Cpu| {
+            let make = |layer: &Layer| {
+                let (x, mut y) = (noise(layer.weights.cols(), 3), vec![0.0; layer.weights.rows()]);
+                layer.multiply(cpu, self.streamed, &x, &mut y);
+                layer.check(self.streamed, &x, &y);
+                (x, y)
+            };
+            let inputs: Vec<_> = block().iter().map(make).collect();
+            (vec![block().clone(); copies], inputs)
+        };
+        bench.time(&self.name("decode"), bytes(self.bytes() * copies), make, |cpu, (blocks, inputs)| {
+            for block in &*blocks {
+                for (layer, (x, y)) in block.iter().zip(&mut *inputs) {
+                    layer.multiply(cpu, self.streamed, x, black_box(y));
                 }
             }
         });
-    });
-    group.finish();
-}
+    }
 
-fn prefill(c: &mut Criterion, cpu: &Cpu, name: &str, w: &TileMatrix) {
-    let x = noise(512 * w.cols(), 5);
-    let mut y = vec![0.0; 512 * w.rows()];
-    multiply(cpu, &x, w, &mut y);
-    check(&x, w, &y);
-    let mut group = c.benchmark_group("prefill 512");
-    group.sample_size(10).throughput(Throughput::Elements((2 * 512 * w.rows() * w.cols()) as u64));
-    group.bench_function(BenchmarkId::new(name, cpu.pool.threads()), |b| {
-        b.iter(|| multiply(cpu, &x, w, black_box(&mut y)));
-    });
-    group.finish();
+    fn prefill<'b>(&self, bench: &mut Bench<'_>, block: &dyn Fn() -> &'b Block) {
+        let gate = || &block()[2];
+        let (n, k) = self.model.gate();
+        let make = |cpu: &Cpu| {
+            let (x, mut y) = (noise(PROMPT * k, 5), vec![0.0; PROMPT * n]);
+            gate().multiply(cpu, self.streamed, &x, &mut y);
+            gate().check(self.streamed, &x, &y);
+            (x, y)
+        };
+        bench.time(&self.name("prefill"), prompt_operations((n, k)), make, |cpu, (x, y)| {
+            gate().multiply(cpu, self.streamed, x, black_box(y));
+        });
+    }
 }
-
-criterion_group!(benches, bench);
-criterion_main!(benches);
