@@ -8,13 +8,11 @@
 use std::arch::x86_64::*;
 
 use super::input::Codes;
-use super::{Grid, PAIR, Panel, Place};
+use super::{FEW, Grid, PAIR, Panel, Place};
 use crate::aligned::{AHEAD, Aligned, LINE, prefetch};
 use crate::pack::TileMatrix;
 use crate::pack::tiles::{Offsets, QUAD, QUAD_BYTES, TILE, quad_of};
 
-/// Most rows of x that are multiplied with codes in registers.
-pub(super) const FEW: usize = 4;
 /// Rows of x in a register tile.
 const TALL: usize = 6;
 

@@ -115,6 +115,10 @@ fn pieces(outs: &[Out<'_>], threads: usize) -> Vec<(usize, Range<usize>)> {
 
 /// Pieces a thread: with more, the last to end is waited for less, and each costs a start.
 const PIECES: usize = 4;
+/// Rows of x that are few.
+const FEW: usize = 4;
+/// Tiles of a base between whose products those of its stream come.
+const STREAM_TILES: usize = 4;
 /// Most tiles of a piece.
 const MOST_TILES: usize = 64;
 
@@ -133,17 +137,22 @@ impl<'a> Out<'a> {
     /// The results of `tiles` for all rows of x.
     fn compute(&self, isa: Isa, x: Codes<'_>, tiles: Range<usize>) {
         let n = self.weights.rows();
-        let columns = tiles.start * TILE..(tiles.end * TILE).min(n);
         // SAFETY: pieces own disjoint columns, and one task computes a piece.
         let place = |row: usize, columns: Range<usize>| unsafe {
             self.y.slice(row * n + columns.start, columns.len())
         };
-        if let Some((_, (stream, _))) = self.stream {
-            sparse::prefetch_tiles(stream, tiles.clone());
-        }
-        panel(isa, Panel { weights: self.weights, x, tiles: tiles.clone() }, &place);
-        if let Some((x, stream)) = self.stream {
-            sparse::add_tiles(isa, x, stream, tiles, |row| place(row, columns.clone()));
+        let Some((side, stream)) = self.stream else {
+            return panel(isa, Panel { weights: self.weights, x, tiles }, &place);
+        };
+        // With few rows of x everything comes from memory: that of the stream is asked for beside
+        // the base, a little ahead. With many, whoever takes more tiles at once unpacks them less often.
+        let group = if x.m > FEW { tiles.len() } else { STREAM_TILES };
+        for first in tiles.clone().step_by(group) {
+            let here = first..(first + group).min(tiles.end);
+            sparse::prefetch_tiles(stream.0, here.end..(here.end + group).min(tiles.end));
+            panel(isa, Panel { weights: self.weights, x, tiles: here.clone() }, &place);
+            let columns = here.start * TILE..(here.end * TILE).min(n);
+            sparse::add_tiles(isa, side, stream, here, |row| place(row, columns.clone()));
         }
     }
 }
@@ -162,7 +171,7 @@ fn panel<'y>(isa: Isa, panel: Panel<'_>, place: &Place<'_, 'y>) {
     let mut scratch = SCRATCH.take();
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
-        if let (Some(mut tiles), true) = (isa.tiles(), panel.x.m > avx512::FEW) {
+        if let (Some(mut tiles), true) = (isa.tiles(), panel.x.m > FEW) {
             // SAFETY: the token of tiles is only given with all of AVX-512 and VNNI.
             unsafe { amx::panel(&mut tiles, &panel, place, &mut scratch) };
             return SCRATCH.set(scratch);
