@@ -117,8 +117,6 @@ fn pieces(outs: &[Out<'_>], threads: usize) -> Vec<(usize, Range<usize>)> {
 const PIECES: usize = 4;
 /// Rows of x that are few.
 const FEW: usize = 4;
-/// Tiles of a base between whose products those of its stream come.
-const STREAM_TILES: usize = 4;
 /// Most tiles of a piece.
 const MOST_TILES: usize = 64;
 
@@ -144,12 +142,14 @@ impl<'a> Out<'a> {
         let Some((side, stream)) = self.stream else {
             return panel(isa, Panel { weights: self.weights, x, tiles }, &place);
         };
-        // With few rows of x everything comes from memory: that of the stream is asked for beside
-        // the base, a little ahead. With many, whoever takes more tiles at once unpacks them less often.
-        let group = if x.m > FEW { tiles.len() } else { STREAM_TILES };
+        // Few rows of x: everything comes from memory, that of a tile's stream while its base is
+        // multiplied, and x must not leave the L1 cache. Many: tiles are unpacked, two at once.
+        let group = if x.m > FEW { tiles.len() } else { 1 };
+        let group_at = |first: usize| first..(first + group).min(tiles.end);
+        sparse::prefetch_tiles(stream.0, group_at(tiles.start));
         for first in tiles.clone().step_by(group) {
-            let here = first..(first + group).min(tiles.end);
-            sparse::prefetch_tiles(stream.0, here.end..(here.end + group).min(tiles.end));
+            let here = group_at(first);
+            sparse::prefetch_tiles(stream.0, group_at(here.end));
             panel(isa, Panel { weights: self.weights, x, tiles: here.clone() }, &place);
             let columns = here.start * TILE..(here.end * TILE).min(n);
             sparse::add_tiles(isa, side, stream, here, |row| place(row, columns.clone()));

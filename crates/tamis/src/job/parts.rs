@@ -130,13 +130,8 @@ fn converted<T>(weight: &Weight, convert: impl Fn(f32) -> T) -> Vec<T> {
 
 fn packed_table(weight: &Weight, (bits, clip): (u32, ClipSearch), threads: Threads) -> Result<Weight> {
     let bits = Bits::new(bits)?;
-    let plan = TensorPlan {
-        bits,
-        group: GroupSize::Of(32),
-        clip,
-        method: Method::Rtn,
-        ..TensorPlan::default()
-    };
+    let plan =
+        TensorPlan { bits, group: GroupSize::Of(32), clip, method: Method::Rtn, ..TensorPlan::default() };
     let (rows, cols) = (weight.rows(), weight.cols());
     let (mut words, mut scales) = (Vec::new(), Vec::new());
     weight.with_rows(Alpha::ONE, |w| -> Result<()> {
