@@ -170,6 +170,43 @@ impl From<Density> for f64 {
     }
 }
 
+/// Share of the weights of a matrix that pruning sets to zero: `[0, 1)`.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Sparsity(f64);
+
+impl Sparsity {
+    /// Checks `0 <= sparsity < 1`.
+    pub fn new(sparsity: f64) -> Result<Self> {
+        if (0.0..1.0).contains(&sparsity) {
+            Ok(Self(sparsity))
+        } else {
+            Err(Error::usage(format!("sparsity, the share of zeros, must lie in [0, 1), not {sparsity}")))
+        }
+    }
+    /// The share.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+    /// Zeros among `total` weights, rounded down; what is whole but for the last bits of a product is whole.
+    pub fn zeros(self, total: usize) -> usize {
+        (self.0 * total as f64 + 1e-9) as usize
+    }
+}
+
+impl TryFrom<f64> for Sparsity {
+    type Error = Error;
+    fn try_from(sparsity: f64) -> Result<Self> {
+        Self::new(sparsity)
+    }
+}
+
+impl From<Sparsity> for f64 {
+    fn from(sparsity: Sparsity) -> f64 {
+        sparsity.0
+    }
+}
+
 /// Share of the mean diagonal of the Gram matrix that is added to it before it is factored: `(0, 1]`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]

@@ -8,6 +8,7 @@
 //!   grid.rs fit.rs   which numbers a group may hold
 //!   sweep.rs         the one column sweep; gptq.rs and ortho/joint.rs decide; naive.rs is its oracle
 //!   ortho/           the sparse stream
+//!   prune/           which weights go altogether, and what the others become
 //! ```
 //!
 //! GPTQ: Frantar 2022, arXiv 2210.17323. SpQR: Dettmers 2023, arXiv 2306.03078.
@@ -24,6 +25,7 @@ pub mod naive;
 pub mod order;
 pub mod ortho;
 pub mod plan;
+pub mod prune;
 pub mod receipt;
 pub mod rtn;
 pub mod sweep;

@@ -136,7 +136,7 @@ impl Operand for Integers {
         for (i, value) in values.into_iter().enumerate() {
             // SAFETY: the token proves the instructions; the caller promises 32 numbers.
             unsafe {
-                let whole = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(value));
+                let whole = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(value));
                 _mm256_storeu_si256(to.add(16 * i).cast(), whole);
             }
         }

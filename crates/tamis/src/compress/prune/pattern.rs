@@ -1,0 +1,112 @@
+//! Which weights a pattern drops, given what they are worth. Knows no weights.
+//!
+//! Of equal scores the one that comes first is dropped first, as by a stable sort: so a mask
+//! depends on nothing but its scores.
+
+use serde::{Deserialize, Serialize};
+
+use super::mask::Mask;
+use crate::error::{Error, Result};
+use crate::units::Sparsity;
+
+/// What is compared with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pattern {
+    /// Weights of one output: every row loses the same number (Wanda's choice).
+    Rows,
+    /// All weights of the matrix.
+    Matrix,
+    /// `keep` weights of every `of` inputs of an output.
+    OfEach {
+        /// Weights that stay.
+        keep: usize,
+        /// Neighbours that they are chosen from.
+        of: usize,
+    },
+    /// Blocks of so many rows and columns, which stay or go as a whole.
+    Blocks {
+        /// Rows of a block.
+        rows: usize,
+        /// Columns of a block.
+        cols: usize,
+    },
+}
+
+/// Keeps the best weights of `[rows, cols]` scores.
+///
+/// Errors: `cols` that are not whole groups of a pattern of neighbours. Blocks have scores of their
+/// own ([`blocks`]).
+pub fn weights(pattern: Pattern, scores: &[f32], cols: usize, sparsity: Sparsity) -> Result<Mask> {
+    let mut kept = vec![true; scores.len()];
+    let (group, dropped) = match pattern {
+        Pattern::Rows => (cols, sparsity.zeros(cols)),
+        Pattern::Matrix => (scores.len(), sparsity.zeros(scores.len())),
+        Pattern::OfEach { keep, of } => {
+            if of == 0 || keep > of || !cols.is_multiple_of(of) {
+                let problem = format!("{cols} inputs are not whole groups to keep {keep} of {of}");
+                return Err(Error::usage(problem).next("choose another pattern for this linear, or skip it"));
+            }
+            (of, of - keep)
+        }
+        Pattern::Blocks { rows, cols } => {
+            return Err(Error::usage(format!("blocks of {rows}x{cols} are not chosen weight by weight")));
+        }
+    };
+    if group > 0 {
+        let groups = scores.chunks_exact(group).zip(kept.chunks_exact_mut(group));
+        groups.for_each(|(scores, kept)| drop_lowest(scores, dropped, kept));
+    }
+    Ok(Mask::new(cols, kept))
+}
+
+/// Clears the flags of the `count` lowest scores.
+pub(super) fn drop_lowest<S: PartialOrd + Copy>(scores: &[S], count: usize, kept: &mut [bool]) {
+    if count == 0 {
+        return;
+    }
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let worth = |a: &usize, b: &usize| {
+        scores[*a].partial_cmp(&scores[*b]).expect("scores are numbers").then(a.cmp(b))
+    };
+    let (lowest, last, _) = order.select_nth_unstable_by(count - 1, worth);
+    lowest.iter().chain([&*last]).for_each(|&at| kept[at] = false);
+}
+
+/// A matrix cut into blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocked {
+    /// Rows and columns of the matrix.
+    pub shape: (usize, usize),
+    /// Rows and columns of a block.
+    pub block: (usize, usize),
+    /// Blocks that every strip of rows, and every strip of columns, keeps at least.
+    pub least: usize,
+}
+
+/// Keeps the best blocks of a matrix, given the score of each, `[strip][block]`, but leaves no strip of
+/// rows or columns with fewer than `least`. The last block of a strip may be smaller.
+///
+/// The number of zeros is that of the sparsity, less than a block apart from it, unless the floors forbid it.
+pub fn blocks(scores: &[f64], cut: Blocked, sparsity: Sparsity) -> Mask {
+    let ((rows, cols), (r, c)) = (cut.shape, cut.block);
+    let (strips, across) = (rows.div_ceil(r), cols.div_ceil(c));
+    assert_eq!(scores.len(), strips * across, "a score for each block");
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(a.cmp(b)));
+    let (mut in_strip, mut in_column) = (vec![across; strips], vec![strips; across]);
+    let (mut kept, mut left) = (vec![true; scores.len()], sparsity.zeros(rows * cols));
+    for at in order {
+        let (strip, column) = (at / across, at % across);
+        let size = r.min(rows - strip * r) * c.min(cols - column * c);
+        if size > left || in_strip[strip] <= cut.least || in_column[column] <= cut.least {
+            continue;
+        }
+        kept[at] = false;
+        left -= size;
+        in_strip[strip] -= 1;
+        in_column[column] -= 1;
+    }
+    let flags = (0..rows * cols).map(|at| kept[at / cols / r * across + at % cols / c]);
+    Mask::new(cols, flags.collect())
+}
