@@ -1,4 +1,6 @@
 //! Which weights of a matrix are kept. Knows no scores and no values.
+//!
+//! As in Sun 2023, arXiv 2306.11695, but kept beside the weights: a zero among them says nothing.
 
 /// `[rows, cols]`: true where a weight is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

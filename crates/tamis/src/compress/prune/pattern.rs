@@ -1,5 +1,7 @@
 //! Which weights a pattern drops, given what they are worth. Knows no weights.
 //!
+//! Rows as in Sun 2023, arXiv 2306.11695; N of M as in Mishra 2021, arXiv 2104.08378.
+//!
 //! Of equal scores the one that comes first is dropped first, as by a stable sort: so a mask
 //! depends on nothing but its scores.
 
