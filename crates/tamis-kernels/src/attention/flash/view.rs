@@ -32,7 +32,7 @@ pub(super) struct View<'a, S> {
     pub(super) key_scales: Option<&'a [f32]>,
     pub(super) values: &'a [S],
     pub(super) value_scales: Option<&'a [f32]>,
-    /// The largest of `value_scales`.
+    /// The largest of `value_scales`, where weights are whole numbers.
     largest: f32,
 }
 
@@ -52,7 +52,10 @@ impl<'a, S> View<'a, S> {
             piece = hide(blocks, within(seen, block), piece, &mut room.hidden);
         }
         let (values, value_scales) = o.lines(piece, &mut room.values);
-        let largest = value_scales.map_or(0.0, |scales| most(o.sums(), scales));
+        let largest = match (O::WHOLE, value_scales) {
+            (Some(_), Some(scales)) => most(o.sums(), scales),
+            _ => 0.0,
+        };
         Self { block, keys, key_scales, values, value_scales, largest }
     }
 
