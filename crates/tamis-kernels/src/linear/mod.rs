@@ -18,7 +18,7 @@ pub(crate) use tile::{BLOCK_BYTES, Rows, Sink, product};
 
 use crate::aligned::{Aligned, Line, numbers, numbers_mut, row_lines};
 use crate::lanes::Lanes;
-use crate::pack::RowSource;
+use crate::pack::{RowSource, SparseRows};
 use crate::pool::{Cpu, Disjoint};
 use crate::sparse;
 
@@ -51,7 +51,7 @@ thread_local! {
 }
 
 /// `y[m, n] = x[m, k] * W^T`, `W` of shape `[n, k]`; `m = x.len() / k`. `precision` is that of
-/// the dense part; a sparse stream is multiplied with x as it is.
+/// the dense part; sparse rows are multiplied with x as it is.
 ///
 /// # Panics
 /// If `x` is not whole rows or `y` is not `m * n` values.
@@ -65,6 +65,9 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
     }
     if let Some(w) = weights.as_blocks() {
         return blocks::product(cpu, x, w, blocks::Shape { m, n, k }, precision, y);
+    }
+    if let Some(w) = weights.as_sparse() {
+        return entries(cpu, x, w, y);
     }
     let parts = weights.parts();
     let (weights, stream) =
@@ -93,6 +96,24 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
         }
     });
     OPERAND.set(buffer.kept());
+    TRANSPOSED.set(transposed.kept());
+}
+
+/// The product with nothing but sparse rows.
+fn entries(cpu: &Cpu, x: &[f32], weights: &SparseRows, y: &mut [f32]) {
+    let (n, k) = (weights.rows(), weights.cols());
+    y.fill(0.0);
+    let mut transposed = TRANSPOSED.take();
+    let x = sparse::Input::new(cpu, x, k, &mut transposed);
+    let panel = panel_rows(n, k, cpu.pool.threads());
+    let y = Disjoint::new(y);
+    cpu.pool.run(n.div_ceil(panel), &|task| {
+        let first = task * panel;
+        let rows = first..(first + panel).min(n);
+        let count = rows.len();
+        // SAFETY: panels are disjoint, and one task computes a panel.
+        sparse::add_panel(cpu.isa, x, (weights, 1.0), rows, |i| unsafe { y.slice(i * n + first, count) });
+    });
     TRANSPOSED.set(transposed.kept());
 }
 

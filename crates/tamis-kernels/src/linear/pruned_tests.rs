@@ -5,7 +5,7 @@ use half::bf16;
 
 use super::*;
 use crate::isa::Isa;
-use crate::pack::{BLOCK_SIDE, BitmapKind, BitmapMatrix, BlockKind, BlockMatrix, DenseHalf, HalfData};
+use crate::pack::{BLOCK_SIDE, BitmapKind, BitmapMatrix, BlockKind, BlockMatrix, DenseHalf, HalfData, SparseRows};
 
 /// Each of up to 1700 products is below 1/4, and each sum of them within 2^-24 of the largest
 /// partial sum, which grows like the root of their number. Where bf16 pairs are multiplied in
@@ -120,4 +120,30 @@ fn stored_bf16_rows_agree_with_the_reference() {
         let values = noise(n * k, 22).iter().map(|&v| bf16::from_f32(v)).collect();
         check(&DenseHalf::new(n, k, HalfData::Bf16(values)).unwrap(), 19);
     }
+}
+
+#[test]
+fn sparse_rows_agree_with_the_reference_at_awkward_sizes() {
+    for (n, k) in [(1, 1), (5, 31), (13, 33), (29, 176), (13, 1600)] {
+        for share in [0.0, 0.05, 0.4] {
+            check(&SparseRows::from_dense((n, k), &noise(n * k, 22), &marks(n * k, share)).unwrap(), 19);
+        }
+    }
+}
+
+#[test]
+fn sparse_rows_hold_what_they_were_made_of() {
+    let (weights, kept) = (noise(29 * 176, 22), marks(29 * 176, 0.1));
+    let w = SparseRows::from_dense((29, 176), &weights, &kept).unwrap();
+    assert_eq!(w.entries(), kept.iter().filter(|kept| **kept).count());
+    let mut row = vec![9.0; 176];
+    for (at, (weights, kept)) in weights.chunks(176).zip(kept.chunks(176)).enumerate() {
+        w.decode_row(at, &mut row);
+        for ((decoded, w), kept) in row.iter().zip(weights).zip(kept) {
+            assert_eq!(*decoded, if *kept { half::f16::from_f32(*w).to_f32() } else { 0.0 });
+        }
+    }
+    assert!(SparseRows::from_dense((1, 2), &[1e6, 1.0], &[true, true]).is_err());
+    assert!(SparseRows::from_dense((1, 2), &[1e6, 1.0], &[false, true]).is_ok());
+    assert!(SparseRows::from_dense((1, 2), &[1.0], &[true]).is_err());
 }

@@ -73,6 +73,10 @@ pub trait RowSource: Sync {
     fn as_blocks(&self) -> Option<&BlockMatrix> {
         None
     }
+    /// The matrix as sparse rows, where it is stored like that: the product is then that of its entries.
+    fn as_sparse(&self) -> Option<&SparseRows> {
+        None
+    }
     /// The rows as one f32 slice, where they are already stored like that.
     fn as_f32(&self) -> Option<&[f32]> {
         None

@@ -1,8 +1,9 @@
-//! Sparse rows (CSR): the ortho stream. 16-bit column, f16 value: 32 bits an entry.
+//! Sparse rows (CSR): the ortho stream, or a whole matrix of which little is left. 16-bit column,
+//! f16 value: 32 bits an entry.
 
 use half::f16;
 
-use super::PackError;
+use super::{PackError, RowSource};
 
 /// A sparse matrix `[rows = out, cols = in]`, `cols <= 65536`, columns ascending in a row.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,33 @@ pub struct SparseRows {
 }
 
 impl SparseRows {
+    /// Takes the kept of the weights `[rows, cols]`, row-major; a kept weight may be zero.
+    ///
+    /// # Errors
+    /// Lengths that do not agree; more columns than 65536 or 2^32 kept weights; a kept weight that
+    /// f16 cannot hold.
+    pub fn from_dense(shape: (usize, usize), weights: &[f32], kept: &[bool]) -> Result<Self, PackError> {
+        let (rows, cols) = shape;
+        if rows.checked_mul(cols) != Some(weights.len()) || kept.len() != weights.len() || cols > 1 << 16 {
+            let (weights, kept) = (weights.len(), kept.len());
+            return Err(PackError(format!("{weights} weights, {kept} of them marked, for {rows}x{cols}")));
+        }
+        let (mut starts, mut columns, mut values) = (vec![0], Vec::new(), Vec::new());
+        for (weights, kept) in weights.chunks(cols.max(1)).zip(kept.chunks(cols.max(1))) {
+            for column in (0..cols).filter(|&column| kept[column]) {
+                let value = f16::from_f32(weights[column]);
+                if !value.is_finite() {
+                    return Err(PackError(format!("f16 cannot hold a weight of {}", weights[column])));
+                }
+                columns.push(column as u16);
+                values.push(value);
+            }
+            let count = u32::try_from(columns.len());
+            starts.push(count.map_err(|_| PackError("2^32 kept weights or more".into()))?);
+        }
+        Self::new(shape, starts, columns, values)
+    }
+
     /// Checks and takes the three arrays of a CSR matrix.
     pub fn new(
         shape: (usize, usize),
@@ -87,5 +115,21 @@ impl SparseRows {
     pub fn rows_between(&self, rows: std::ops::Range<usize>) -> (&[u16], &[f16]) {
         let range = self.starts[rows.start] as usize..self.starts[rows.end] as usize;
         (&self.columns[range.clone()], &self.values[range])
+    }
+}
+
+impl RowSource for SparseRows {
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+    fn decode_row(&self, row: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        self.add_row(row, 1.0, out);
+    }
+    fn as_sparse(&self) -> Option<&SparseRows> {
+        Some(self)
     }
 }
