@@ -81,6 +81,7 @@ Examples:
   tamis compress model.gguf -o small --recipe int4-ortho --calibration text.jsonl
   tamis compress ./Llama-3.2-1B -o small --recipe my.toml --calibration text.txt --dry-run
   tamis compress hf://org/name -o small --recipe rtn4        (needs no calibration text)
+  tamis compress model.gguf -o holes --recipe sparsegpt50 --sparsity 0.6 --calibration text.jsonl
 
 MODEL is a Hugging Face folder, a .gguf file, or hf://org/name[@revision] in the local cache.
 A run that was stopped or killed goes on where it was when the same command is given again.")]
@@ -108,6 +109,18 @@ pub(crate) struct Compress {
     /// Bits of embedding and head, 16, 8 or 4 [default: the recipe's]
     #[arg(long, value_name = "BITS")]
     pub(crate) embedding: Option<u32>,
+    /// Share of the weights to leave out, where the recipe prunes [default: the recipe's]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) sparsity: Option<f64>,
+    /// Share of the weights to keep: the same, said the other way round
+    #[arg(long, value_name = "SHARE", conflicts_with = "sparsity")]
+    pub(crate) density: Option<f64>,
+    /// How kept weights are stored: bf16, int8, or, for blocks, int4 [default: the recipe's]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) kept: Option<String>,
+    /// Linears to leave as they are, at 16 bits: model.layers.0.**, **.down_proj
+    #[arg(long, value_name = "PATTERN,..", value_delimiter = ',')]
+    pub(crate) skip: Vec<String>,
     /// What to do with an unfinished run in DIR
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) resume: Resume,

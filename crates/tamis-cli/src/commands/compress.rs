@@ -13,7 +13,8 @@ use tamis::compress::Threads;
 use tamis::error::Error;
 use tamis::job::{Calibration, Estimate, Job, Outcome, Step};
 use tamis::load::{AddSpecial, Checkpoint};
-use tamis::recipe::{EndBits, Recipe};
+use tamis::recipe::{EndBits, Pattern, Recipe};
+use tamis::units::Sparsity;
 
 use super::{print_json, print_text};
 use crate::args;
@@ -27,11 +28,7 @@ const PACKED_NOTE: &str = "note: transformers cannot load a folder with a packed
 /// `tamis compress`.
 pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
     let started = Instant::now();
-    let mut recipe = Recipe::open(&args.recipe)?;
-    if let Some(bits) = args.embedding {
-        recipe.embedding = EndBits::try_from(bits)?;
-        recipe.head = recipe.embedding;
-    }
+    let recipe = recipe(args)?;
     let checkpoint = Checkpoint::open(&args.model)?;
     let calibration = args.calibration.as_deref().map(|file| calibrate(args, &recipe, &checkpoint, file));
     let ops = kernels(args.shared.threads, Mode::CALIBRATION)?.ops;
@@ -63,6 +60,23 @@ pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
     }
     let note = if recipe.embedding == EndBits::Sixteen { "" } else { PACKED_NOTE };
     print_text(&format!("{}{note}", summary(&outcome, &estimate, started, &args.output)))
+}
+
+/// The recipe with what the command line changes in it.
+fn recipe(args: &args::Compress) -> Result<Recipe, Error> {
+    let mut recipe = Recipe::open(&args.recipe)?;
+    if let Some(bits) = args.embedding {
+        recipe.embedding = EndBits::try_from(bits)?;
+        recipe.head = recipe.embedding;
+    }
+    if let Some(share) = args.sparsity.or(args.density.map(|density| 1.0 - density)) {
+        recipe.leave_out(Sparsity::new(share)?)?;
+    }
+    if let Some(kept) = &args.kept {
+        recipe.store_kept_as(kept.parse()?)?;
+    }
+    args.skip.iter().try_for_each(|pattern| recipe.skip(Pattern::new(pattern)?))?;
+    Ok(recipe)
 }
 
 /// Runs a job with a progress bar; the first Ctrl-C stops it at the next block boundary.
@@ -160,10 +174,12 @@ fn summary(outcome: &Outcome, estimate: &Estimate, started: Instant, output: &Pa
         "linears",
         "count",
         "bits/weight",
+        "zeros",
         "error, base",
         "error, +ortho",
         "damping",
-        "dead",
+        "dead in",
+        "dead out",
         "fallbacks",
     ]);
     for (name, group) in outcome.groups() {
@@ -171,10 +187,12 @@ fn summary(outcome: &Outcome, estimate: &Estimate, started: Instant, output: &Pa
             name.into(),
             group.linears.to_string(),
             format!("{:.3}", group.bits_per_weight),
+            format!("{:.1} %", 100.0 * group.sparsity),
             share(group.base_error),
             share(group.error),
             format!("{}", group.damping),
             group.dead_columns.to_string(),
+            group.dead_outputs.to_string(),
             group.fallbacks.to_string(),
         ]);
     }

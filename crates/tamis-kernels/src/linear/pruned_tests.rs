@@ -5,7 +5,9 @@ use half::bf16;
 
 use super::*;
 use crate::isa::Isa;
-use crate::pack::{BLOCK_SIDE, BitmapKind, BitmapMatrix, BlockKind, BlockMatrix, DenseHalf, HalfData, SparseRows};
+use crate::pack::{
+    BLOCK_SIDE, BitmapKind, BitmapMatrix, BlockKind, BlockMatrix, DenseHalf, HalfData, SparseRows,
+};
 
 /// Each of up to 1700 products is below 1/4, and each sum of them within 2^-24 of the largest
 /// partial sum, which grows like the root of their number. Where bf16 pairs are multiplied in

@@ -14,11 +14,12 @@ use tamis_kernels::pack::{
 use super::container::{Container, Dtype, Slot};
 use super::digest::sha256;
 use super::entry::{Encoding, Stored, TensorEntry, Vector, no_ggml, no_tiles};
+use super::pruned;
 use crate::error::{Error, Kind, Result};
 use crate::model::Weight;
 
 /// A number with a fixed little-endian form.
-trait Number: Copy {
+pub(super) trait Number: Copy {
     type Bytes: AsRef<[u8]> + for<'a> TryFrom<&'a [u8]>;
     fn to_bytes(self) -> Self::Bytes;
     fn from_bytes(bytes: Self::Bytes) -> Self;
@@ -37,12 +38,12 @@ macro_rules! number {
         }
     )*};
 }
-number!(u16: 2, u32: 4, i64: 8, f32: 4, f16: 2, bf16: 2);
+number!(i8: 1, u16: 2, u32: 4, i64: 8, f32: 4, f16: 2, bf16: 2);
 
 /// The safetensors tensors of one tensor.
 pub(super) type Payloads = Vec<(Slot, Vec<u8>)>;
 
-fn to_bytes<T: Number>(values: &[T]) -> Vec<u8> {
+pub(super) fn to_bytes<T: Number>(values: &[T]) -> Vec<u8> {
     let width = size_of::<T>();
     let mut bytes = vec![0; size_of_val(values)];
     for (out, value) in bytes.chunks_exact_mut(width).zip(values) {
@@ -51,7 +52,7 @@ fn to_bytes<T: Number>(values: &[T]) -> Vec<u8> {
     bytes
 }
 
-fn from_bytes<T: Number>(bytes: &[u8]) -> Vec<T> {
+pub(super) fn from_bytes<T: Number>(bytes: &[u8]) -> Vec<T> {
     let number = |piece| T::Bytes::try_from(piece).map(T::from_bytes).ok().expect("exact chunks");
     bytes.chunks_exact(size_of::<T>()).map(number).collect()
 }
@@ -68,6 +69,9 @@ pub(super) fn encode(name: &str, stored: &Stored) -> Result<(TensorEntry, Payloa
         Stored::Matrix(Weight::F32(w)) => vec![to_bytes(w.data())],
         Stored::Matrix(Weight::Half(w)) => vec![half_bytes(w.data())],
         Stored::Matrix(Weight::Packed(base)) => base_bytes(base),
+        Stored::Matrix(weight @ (Weight::Bitmap(_) | Weight::Blocks(_) | Weight::Sparse(_))) => {
+            pruned::to_parts(weight)
+        }
         Stored::Matrix(Weight::Ggml(_)) => return Err(no_ggml().tensor(name)),
         Stored::Matrix(Weight::Tiled { .. }) => return Err(no_tiles().tensor(name)),
         Stored::Matrix(Weight::Sieved { base, ortho }) => {
@@ -175,6 +179,9 @@ pub(super) fn decode(
         Encoding::Integers { bits, group, symmetric, ortho } => {
             let form = Form { rows: shape[0], cols: shape[1], bits: bits.get(), group };
             integers(&form, (symmetric, ortho.is_some()), &bytes)
+        }
+        kept if kept.is_pruned() => {
+            pruned::from_parts(kept, (shape[0], shape[1]), &bytes).map(Stored::Matrix)
         }
         dense => {
             let payload = bytes.into_values().next().expect("a dense tensor has one slot");

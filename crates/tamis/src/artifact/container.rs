@@ -14,6 +14,7 @@ use crate::load::safetensors::{Entries, Entry};
 /// The types that an artifact uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dtype {
+    I8,
     U16,
     F16,
     Bf16,
@@ -27,6 +28,7 @@ impl Dtype {
     /// Name in the header.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::I8 => "I8",
             Self::U16 => "U16",
             Self::F16 => "F16",
             Self::Bf16 => "BF16",
@@ -39,6 +41,7 @@ impl Dtype {
     /// Bytes a number.
     pub(super) fn width(self) -> usize {
         match self {
+            Self::I8 => 1,
             Self::U16 | Self::F16 | Self::Bf16 => 2,
             Self::I32 | Self::U32 | Self::F32 => 4,
             Self::I64 => 8,
@@ -55,6 +58,10 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// A part of the tensor `stem`.
+    pub(super) fn of(stem: &str, suffix: &str, dtype: Dtype, shape: &[usize]) -> Self {
+        Self { name: format!("{stem}.{suffix}"), dtype, shape: shape.into() }
+    }
     /// Bytes of the data.
     pub(super) fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.width()

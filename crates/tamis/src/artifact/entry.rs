@@ -1,6 +1,8 @@
 //! What a tensor is stored as, and the one place that knows which safetensors tensors
 //! that takes: `weight_packed`, `weight_scale`, `weight_shape`, `weight_zero_point` of
-//! compressed-tensors `pack-quantized`, and the three arrays of the ortho sidecar.
+//! compressed-tensors `pack-quantized`, the three arrays of the ortho sidecar, and the kept
+//! weights of a pruned tensor with what says where they stand: a bit for each weight
+//! (`weight_bitmap`), the columns of blocks, or the column of each weight (`weight_columns`).
 //!
 //! Knows no file. Source: compressed-tensors `compressors/pack_quantized` (0.20).
 
@@ -8,9 +10,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tamis_kernels::pack::{HalfData, RowSource as _, packed_words};
+use tamis_kernels::pack::{BitmapData, BlockData, HalfData, RowSource as _, packed_words};
 
 use super::container::{Dtype, Slot};
+use super::pruned;
 use crate::error::{Error, Result};
 use crate::model::Weight;
 use crate::units::Bits;
@@ -67,6 +70,27 @@ pub enum Encoding {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ortho: Option<usize>,
     },
+    /// Kept weights, and a bit for each weight that says which they are.
+    Bitmap {
+        /// Weights that are kept.
+        kept: usize,
+        /// Input features that share a scale of 8-bit codes; none for bfloat16.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<usize>,
+    },
+    /// Kept blocks of 16 x 16.
+    Blocks {
+        /// Blocks that are kept.
+        blocks: usize,
+        /// Bits of a code, 4 or 8; none for bfloat16.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bits: Option<Bits>,
+    },
+    /// Kept weights in f16, each with its column.
+    Sparse {
+        /// Weights that are kept.
+        kept: usize,
+    },
 }
 
 /// A tensor of the artifact, by its Hugging Face name.
@@ -120,6 +144,21 @@ impl Stored {
             Self::Matrix(Weight::Ggml(_)) => return Err(no_ggml()),
             Self::Matrix(Weight::Tiled { .. }) => return Err(no_tiles()),
             Self::Matrix(Weight::Packed(base)) => Encoding::of(base, None)?,
+            Self::Matrix(Weight::Bitmap(w)) => Encoding::Bitmap {
+                kept: w.starts().last().map_or(0, |n| *n as usize),
+                group: match w.data() {
+                    BitmapData::Bf16(_) => None,
+                    BitmapData::Int8 { group, .. } => Some(*group),
+                },
+            },
+            Self::Matrix(Weight::Blocks(w)) => Encoding::Blocks {
+                blocks: w.columns().len(),
+                bits: match w.data() {
+                    BlockData::Bf16(_) => None,
+                    BlockData::Integers { bits, .. } => Some(Bits::new(*bits)?),
+                },
+            },
+            Self::Matrix(Weight::Sparse(w)) => Encoding::Sparse { kept: w.entries() },
             Self::Matrix(Weight::Sieved { base, ortho }) => {
                 if (ortho.rows(), ortho.cols()) != (base.rows(), base.cols()) {
                     return Err(Error::bad_data("base and ortho have different shapes"));
@@ -157,6 +196,11 @@ impl Encoding {
         }
     }
 
+    /// Whether weights are left out.
+    pub fn is_pruned(self) -> bool {
+        matches!(self, Self::Bitmap { .. } | Self::Blocks { .. } | Self::Sparse { .. })
+    }
+
     /// The same without an ortho stream.
     #[must_use]
     pub fn base(self) -> Self {
@@ -190,18 +234,15 @@ impl Encoding {
             Self::F16 => return Ok(dense(Dtype::F16)),
             Self::Bf16 => return Ok(dense(Dtype::Bf16)),
             Self::Integers { bits, group, symmetric, ortho } => (bits.get(), group, symmetric, ortho),
+            Self::Bitmap { .. } | Self::Blocks { .. } | Self::Sparse { .. } => {
+                return Ok(Slots { base: pruned::slots(self, matrix(name, shape)?)?, ortho: vec![] });
+            }
         };
-        let (&[rows, cols], Some(stem)) = (shape, name.strip_suffix(".weight")) else {
-            return Err(Error::bad_data("only a matrix called `.weight` can be packed"));
-        };
+        let (stem, (rows, cols)) = matrix(name, shape)?;
         if group == 0 || group > cols {
             return Err(Error::bad_data(format!("a group of {group} in rows of {cols}")));
         }
-        let slot = |suffix: &str, dtype, shape: &[usize]| Slot {
-            name: format!("{stem}.{suffix}"),
-            dtype,
-            shape: shape.into(),
-        };
+        let slot = |suffix, dtype, shape: &[usize]| Slot::of(stem, suffix, dtype, shape);
         let groups = cols.div_ceil(group);
         let mut base = vec![
             slot("weight_packed", Dtype::I32, &[rows, packed_words(cols, bits)]),
@@ -222,6 +263,14 @@ impl Encoding {
             return Err(Error::bad_data(format!("{ortho:?} ortho entries in a {rows}x{cols} matrix")));
         }
         Ok(Slots { base, ortho: ortho.map(stream).unwrap_or_default() })
+    }
+}
+
+/// Stem and shape of a tensor that has more than one part.
+fn matrix<'a>(name: &'a str, shape: &[usize]) -> Result<(&'a str, (usize, usize))> {
+    match (shape, name.strip_suffix(".weight")) {
+        (&[rows, cols], Some(stem)) => Ok((stem, (rows, cols))),
+        _ => Err(Error::bad_data("only a matrix called `.weight` can be packed")),
     }
 }
 
@@ -257,6 +306,11 @@ impl fmt::Display for Encoding {
                 write!(f, "int{} g{group} {grid}", bits.get())?;
                 ortho.map_or(Ok(()), |n| write!(f, " + ortho {n}"))
             }
+            Self::Bitmap { group: None, .. } => f.write_str("bitmap bf16"),
+            Self::Bitmap { group: Some(group), .. } => write!(f, "bitmap int8 g{group}"),
+            Self::Blocks { bits: None, .. } => f.write_str("blocks bf16"),
+            Self::Blocks { bits: Some(bits), .. } => write!(f, "blocks int{}", bits.get()),
+            Self::Sparse { .. } => f.write_str("csr f16"),
         }
     }
 }

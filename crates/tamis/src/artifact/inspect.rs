@@ -1,5 +1,5 @@
-//! What a model weighs, tensor by tensor, from its index alone: no weight is read. Works
-//! on every source, ours or not.
+//! What a model weighs, tensor by tensor, from its index alone: no weight is read, but for the masks of
+//! pruned tensors. Works on every source, ours or not.
 
 use std::path::Path;
 
@@ -21,8 +21,15 @@ pub struct Inspection {
     /// Bits of all tensors over all weights: codes, scales, zero points, ortho with its row
     /// starts, norms and biases.
     pub bits_per_weight: f64,
+    /// Share of the weights of the linears that were pruned; none where none were.
+    pub sparsity: Option<f64>,
     /// Bytes of the files that hold tensors.
     pub file_bytes: u64,
+    /// Bytes of the same model at 16 bits.
+    pub dense_bytes: u64,
+    /// Bytes of the same model with the linears of all blocks at 4 bits, a scale for each 64 weights,
+    /// and 16 bits for the rest: what pruning has to compete with.
+    pub int4_bytes: u64,
     /// All tensors, by name.
     pub tensors: Vec<TensorReport>,
 }
@@ -42,17 +49,55 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Entries of its ortho stream.
     pub ortho_entries: usize,
+    /// What is left out; none where it was not pruned.
+    pub holes: Option<Holes>,
 }
+
+/// What is left out of a pruned tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Holes {
+    /// Weights that are kept.
+    pub kept: usize,
+    /// Share of the weights that are not.
+    pub sparsity: f64,
+    /// Outputs of which no weight is kept.
+    pub dead_outputs: usize,
+    /// Inputs of which no weight is kept.
+    pub dead_inputs: usize,
+}
+
+impl Holes {
+    fn of(kept: &[bool], cols: usize) -> Self {
+        let count = kept.iter().filter(|kept| **kept).count();
+        let rows = || kept.chunks(cols);
+        Self {
+            kept: count,
+            sparsity: 1.0 - count as f64 / kept.len().max(1) as f64,
+            dead_outputs: rows().filter(|row| row.iter().all(|kept| !kept)).count(),
+            dead_inputs: (0..cols).filter(|&col| rows().all(|row| !row[col])).count(),
+        }
+    }
+}
+
+/// Bits of 64 weights of a linear at 4 bits, with their scale.
+const INT4_BITS: u64 = 4 * 64 + 16;
 
 /// Inspects an opened model.
 pub fn inspect(checkpoint: &Checkpoint) -> Result<Inspection> {
     let source = checkpoint.tensors();
     let mut tensors = Vec::new();
-    let (mut parameters, mut bytes) = (0, 0);
+    let (mut parameters, mut bytes, mut linears) = (0, 0, 0);
+    let names = checkpoint.config().architecture.family().names;
+    let of_block = format!("{}.", names.block);
     for (name, info) in source.tensors() {
         let weights: u64 = info.shape.iter().map(|&d| d as u64).product();
         parameters += weights;
         bytes += info.bytes;
+        if name.starts_with(&of_block) && info.shape.len() == 2 {
+            linears += weights;
+        }
+        let holes = source.is_pruned(name).then(|| source.weight(name)).transpose()?;
+        let holes = holes.and_then(|weight| Some(Holes::of(&weight.kept()?, weight.cols())));
         tensors.push(TensorReport {
             name: name.clone(),
             kind: info.dtype.clone(),
@@ -60,6 +105,7 @@ pub fn inspect(checkpoint: &Checkpoint) -> Result<Inspection> {
             bits_per_weight: share(info.bytes, weights),
             bytes: info.bytes,
             ortho_entries: source.ortho_entries(name),
+            holes,
         });
     }
     let size = |file: &Path| Ok(std::fs::metadata(file).map_err(|e| Error::reading(file, &e))?.len());
@@ -69,9 +115,18 @@ pub fn inspect(checkpoint: &Checkpoint) -> Result<Inspection> {
         ortho: source.ortho(),
         parameters,
         bits_per_weight: share(bytes, parameters),
+        sparsity: sparsity(&tensors, linears),
         file_bytes,
+        dense_bytes: parameters * 2,
+        int4_bytes: linears * INT4_BITS / (64 * 8) + (parameters - linears) * 2,
         tensors,
     })
+}
+
+fn sparsity(tensors: &[TensorReport], linears: u64) -> Option<f64> {
+    let left_out = |t: &TensorReport| t.holes.map(|holes| t.shape.iter().product::<usize>() - holes.kept);
+    let holes: Vec<usize> = tensors.iter().filter_map(left_out).collect();
+    (!holes.is_empty()).then(|| holes.iter().sum::<usize>() as f64 / linears.max(1) as f64)
 }
 
 fn share(bytes: u64, weights: u64) -> f64 {

@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `config.json` | the source model's, with a compressed-tensors `quantization_config` |
-//! | `model.safetensors` | the base in compressed-tensors `pack-quantized` names and bits |
+//! | `model.safetensors` | the base in compressed-tensors `pack-quantized` names and bits; kept weights |
 //! | `ortho.safetensors` | the sidecar; leaving it out is the physical switch |
 //! | `manifest.json` | recipe, hashes, receipts; written last: its presence means complete |
 //!
@@ -18,6 +18,7 @@ mod foreign;
 mod inspect;
 mod lock;
 mod manifest;
+mod pruned;
 mod quantization;
 mod reader;
 mod verify;
@@ -25,7 +26,7 @@ mod work;
 mod writer;
 
 pub use entry::{Encoding, Stored, TensorEntry, Vector};
-pub use inspect::{Inspection, TensorReport, inspect};
+pub use inspect::{Holes, Inspection, TensorReport, inspect};
 pub use manifest::{BASE, CONFIG, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, ORTHO};
 pub use reader::{ArtifactSource, is_artifact};
 pub use verify::{VerifyReport, verify};

@@ -1,11 +1,12 @@
 //! `quantization_config` of `config.json` in the words of compressed-tensors, so that
-//! other programs read the base as what it is: alpha = 0.
+//! other programs read the base as what it is: alpha = 0. Where weights are left out the method is
+//! called `tamis` instead: others must refuse the folder rather than run it with fresh weights.
 //!
 //! Source: compressed-tensors `quantization/quant_config.py` (0.20), format
 //! `pack-quantized`. 3-bit codes are packed densely, which readers of that format do
 //! since 2026; older ones expect ten codes a word.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,6 +15,10 @@ use super::entry::{Encoding, TensorEntry};
 use crate::error::{Error, Result};
 use crate::units::Bits;
 
+/// Name of the method in `config.json`.
+const METHOD: &str = "compressed-tensors";
+/// What no other program claims to read.
+const OWN: &str = "tamis";
 /// The release whose layout is written.
 const VERSION: &str = "0.20.0";
 /// The head, which others look up by this name even where it is tied and not stored.
@@ -51,9 +56,14 @@ pub(super) fn describe(tensors: &[TensorEntry]) -> Option<Value> {
     let stem = |t: &TensorEntry| t.name.strip_suffix(".weight").map(str::to_owned);
     let mut groups: Vec<(Scheme, Vec<String>)> = Vec::new();
     let mut dense: BTreeSet<String> = BTreeSet::from([HEAD.to_owned()]);
+    let mut pruned: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for entry in tensors {
         let Some(stem) = stem(entry) else { continue };
         match Scheme::of(entry) {
+            None if entry.encoding.is_pruned() => {
+                dense.remove(&stem);
+                pruned.entry(entry.encoding.to_string()).or_default().push(stem);
+            }
             None if entry.shape.len() == 2 => {
                 dense.insert(stem);
             }
@@ -67,7 +77,7 @@ pub(super) fn describe(tensors: &[TensorEntry]) -> Option<Value> {
             }
         }
     }
-    if groups.is_empty() {
+    if groups.is_empty() && pruned.is_empty() {
         return None;
     }
     let groups: serde_json::Map<String, Value> = groups
@@ -75,15 +85,19 @@ pub(super) fn describe(tensors: &[TensorEntry]) -> Option<Value> {
         .enumerate()
         .map(|(i, (scheme, targets))| (format!("group_{i}"), group(*scheme, targets)))
         .collect();
-    Some(json!({
-        "quant_method": "compressed-tensors",
+    let mut description = json!({
+        "quant_method": if pruned.is_empty() { METHOD } else { OWN },
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "version": VERSION,
         "config_groups": groups,
         "ignore": dense,
         "kv_cache_scheme": null,
-    }))
+    });
+    if !pruned.is_empty() {
+        description["pruned"] = json!(pruned);
+    }
+    Some(description)
 }
 
 fn group(scheme: Scheme, targets: &[String]) -> Value {
@@ -132,7 +146,7 @@ struct Weights {
 pub(super) fn parse(config: &Value) -> Result<Vec<(Vec<String>, Scheme)>> {
     let bad = |e: serde_json::Error| Error::bad_data(format!("quantization_config: {e}"));
     let config = Config::deserialize(config).map_err(bad)?;
-    if config.quant_method != "compressed-tensors" {
+    if config.quant_method != METHOD {
         return Err(unsupported(format!("quant_method {:?}", config.quant_method)));
     }
     let mut schemes = Vec::new();

@@ -213,6 +213,9 @@ impl TensorSource for ArtifactSource {
     fn ortho_entries(&self, name: &str) -> usize {
         self.places.get(name).and_then(|p| p.entry.encoding.ortho_entries()).unwrap_or(0)
     }
+    fn is_pruned(&self, name: &str) -> bool {
+        self.places.get(name).is_some_and(|p| p.entry.encoding.is_pruned())
+    }
     fn files(&self) -> BTreeSet<PathBuf> {
         self.containers().map(|c| c.path().to_path_buf()).collect()
     }

@@ -5,6 +5,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use tamis_kernels::pack::RowSource;
 
 use super::evidence::Evidence;
 use super::lanes::Weights;
@@ -26,6 +27,16 @@ pub fn times_h(d: &Weights<'_>, evidence: &Evidence, threads: Threads) -> Vec<f3
         matmul(MatMut::from_row_major_slice_mut(out, rows, k), Accum::Replace, d, h, 1.0, Par::Seq);
     });
     out
+}
+
+/// `W - B` for `B` as it is stored, `[rows, cols]`.
+pub fn residual(w: &Weights<'_>, stored: &dyn RowSource) -> Vec<f32> {
+    let mut r = vec![0.0; w.data.len()];
+    for (row, (r, w)) in r.chunks_mut(w.cols).zip(w.data.chunks(w.cols)).enumerate() {
+        stored.decode_row(row, r);
+        r.iter_mut().zip(w).for_each(|(r, w)| *r = w - *r);
+    }
+    r
 }
 
 /// `tr(D H D^T)` without damping, given `dh = D (H + lambda I)`.

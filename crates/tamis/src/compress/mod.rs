@@ -1,5 +1,5 @@
 //! Compression mathematics: from a weight matrix and what calibration knows about its
-//! inputs to packed codes, a sparse stream and a receipt. Pure: no files, no model, no
+//! inputs to packed codes, a sparse stream, kept weights and a receipt. Pure: no files, no model, no
 //! printing; the same input gives the same bits for any number of threads.
 //!
 //! ```text
@@ -7,7 +7,7 @@
 //! W, Evidence, TensorPlan -> compress_tensor -> base, ortho, Receipt
 //!   grid.rs fit.rs   which numbers a group may hold
 //!   sweep.rs         the one column sweep; gptq.rs and ortho/joint.rs decide; naive.rs is its oracle
-//!   ortho/           the sparse stream
+//!   quantise.rs      packed base and sparse stream; ortho/ chooses the stream
 //!   prune/           which weights go altogether, and what the others become
 //! ```
 //!
@@ -26,6 +26,7 @@ pub mod order;
 pub mod ortho;
 pub mod plan;
 pub mod prune;
+mod quantise;
 pub mod receipt;
 pub mod rtn;
 pub mod sweep;
@@ -38,7 +39,7 @@ mod tests;
 
 use std::time::Instant;
 
-use tamis_kernels::pack::{PackedMatrix, RowSource, SparseRows};
+use tamis_kernels::pack::{PackedMatrix, SparseRows};
 
 pub use evidence::{Evidence, Factored};
 pub use factor::{FactorRecord, Gram, InverseFactor};
@@ -46,25 +47,48 @@ pub use grid::{ClipSearch, GridSpec, Symmetry};
 pub use lanes::Weights;
 pub use order::{ActivationOrder, Order};
 pub use plan::{Method, OnSingular, OrthoMode, TensorPlan};
+pub use prune::{Criterion, Kept, Pattern, Pruning, Update};
 pub use receipt::{Fallback, Receipt};
 pub use threads::Threads;
 
 use crate::error::{Error, Kind, Result};
-use ortho::SparseRow;
+use crate::model::Weight;
+use crate::units::Alpha;
 
 /// A compressed linear.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Compressed {
-    /// The quantised base.
-    pub base: PackedMatrix,
-    /// The sparse stream, where the plan asks for one.
-    pub ortho: Option<SparseRows>,
+    /// In the form in which it is stored.
+    pub weight: Weight,
     /// What was done and what it cost.
     pub receipt: Receipt,
 }
 
+impl Compressed {
+    /// The quantised base, where there is one.
+    pub fn base(&self) -> Option<&PackedMatrix> {
+        match &self.weight {
+            Weight::Packed(base) | Weight::Sieved { base, .. } => Some(base),
+            _ => None,
+        }
+    }
+    /// The sparse stream, where there is one.
+    pub fn ortho(&self) -> Option<&SparseRows> {
+        match &self.weight {
+            Weight::Sieved { ortho, .. } => Some(ortho),
+            _ => None,
+        }
+    }
+    /// A weight that stays as it is, but for its 16 bits.
+    pub fn untouched(weight: &Weight) -> Result<Self> {
+        let weight = Weight::Half(weight.to_half()?);
+        let made = Made { weight, record: None, fallback: Fallback::None };
+        Ok(Self { receipt: receipt(&made, (None, None), None), weight: made.weight })
+    }
+}
+
 /// Compresses `w` as `plan` says. `evidence` must have been prepared with the plan's
-/// damping and order; only round-to-nearest without ortho does without it.
+/// damping and order; round-to-nearest without ortho, and magnitudes, do without it.
 pub fn compress_tensor(
     w: &Weights<'_>,
     evidence: Option<&Evidence>,
@@ -73,27 +97,60 @@ pub fn compress_tensor(
 ) -> Result<Compressed> {
     let started = Instant::now();
     check(w, evidence, plan)?;
-    let base = make_base(w, evidence, plan, threads)?;
-    let packed = codes::assemble((w.rows, w.cols), &plan.grid(), &base.strips)?;
-    let (ortho, base_error, error) = match evidence {
-        Some(evidence) => finish(w, &packed, base.stream, &Judge { evidence, plan, threads })?,
-        None => (None, None, None),
+    let (made, errors) = match plan.method {
+        Method::Prune => {
+            let made = prune::linear(w, evidence, plan, threads)?;
+            let error = evidence.map(|e| relative_error(w, &made.weight, e, threads));
+            (made, (error, error))
+        }
+        Method::Rtn | Method::Gptq => quantise::linear(w, evidence, plan, threads)?,
+        Method::Keep => return Err(Error::usage("a linear that is kept is not compressed")),
     };
-    let total = (w.rows * w.cols) as f64;
-    let bytes = packed.bytes() + ortho.as_ref().map_or(0, SparseRows::bytes);
-    let receipt = Receipt {
-        bits_per_weight: 8.0 * bytes as f64 / total,
-        density: ortho.as_ref().map_or(0, SparseRows::entries) as f64 / total,
+    let receipt = Receipt { seconds: started.elapsed().as_secs_f64(), ..receipt(&made, errors, evidence) };
+    Ok(Compressed { weight: made.weight, receipt })
+}
+
+/// A linear in its new form, before it has a receipt.
+struct Made {
+    weight: Weight,
+    record: Option<FactorRecord>,
+    fallback: Fallback,
+}
+
+fn receipt(
+    made: &Made,
+    (base_error, error): (Option<f64>, Option<f64>),
+    evidence: Option<&Evidence>,
+) -> Receipt {
+    let weight = &made.weight;
+    let total = (weight.rows() * weight.cols()) as f64;
+    let entries = if let Weight::Sieved { ortho, .. } = weight { ortho.entries() } else { 0 };
+    let kept = weight.kept();
+    Receipt {
+        bits_per_weight: 8.0 * weight.bytes() as f64 / total,
+        density: entries as f64 / total,
+        sparsity: kept.as_ref().map_or(0.0, |kept| kept.iter().filter(|k| !**k).count() as f64 / total),
+        dead_outputs: kept
+            .map_or(0, |kept| kept.chunks(weight.cols()).filter(|row| row.iter().all(|kept| !kept)).count()),
         base_error,
         error,
-        damping: base.record.map(|r| r.damping),
-        tries: base.record.map_or(0, |r| r.tries),
+        damping: made.record.map(|r| r.damping),
+        tries: made.record.map_or(0, |r| r.tries),
         dead_columns: evidence.map_or(0, Evidence::dead_columns),
         tokens: evidence.map_or(0, Evidence::tokens),
-        fallback: base.fallback,
-        seconds: started.elapsed().as_secs_f64(),
+        fallback: made.fallback.clone(),
+        seconds: 0.0,
+    }
+}
+
+/// `tr((W-B) H (W-B)^T) / tr(W H W^T)` for `B` as it is stored.
+fn relative_error(w: &Weights<'_>, stored: &Weight, evidence: &Evidence, threads: Threads) -> f64 {
+    let r = stored.with_rows(Alpha::ONE, |stored| metric::residual(w, stored));
+    let energy = |data| {
+        metric::energy(data, &metric::times_h(&Weights { data, ..*w }, evidence, threads), evidence.lambda())
     };
-    Ok(Compressed { base: packed, ortho, receipt })
+    let whole = energy(w.data);
+    if whole > 0.0 { energy(&r) / whole } else { 0.0 }
 }
 
 fn check(w: &Weights<'_>, evidence: Option<&Evidence>, plan: &TensorPlan) -> Result<()> {
@@ -106,10 +163,10 @@ fn check(w: &Weights<'_>, evidence: Option<&Evidence>, plan: &TensorPlan) -> Res
         return Err(Error::new(Kind::NonFinite, format!("weight ({row}, {col}) is {}", w.data[at])));
     }
     let Some(evidence) = evidence else {
-        return match (plan.method, plan.ortho) {
-            (Method::Rtn, OrthoMode::None) => Ok(()),
-            _ => Err(Error::usage("this plan needs calibration evidence and there is none")
-                .next("calibrate, or use method \"rtn\" without ortho")),
+        return match plan.needs_evidence() {
+            false => Ok(()),
+            true => Err(Error::usage("this plan needs calibration evidence and there is none")
+                .next("calibrate, or use method \"rtn\" without ortho, or score \"magnitude\"")),
         };
     };
     if evidence.size() != w.cols {
@@ -120,108 +177,4 @@ fn check(w: &Weights<'_>, evidence: Option<&Evidence>, plan: &TensorPlan) -> Res
         return Err(Error::usage("evidence was prepared with another damping or order than the plan's"));
     }
     Ok(())
-}
-
-struct Base {
-    strips: Vec<codes::CodedStrip>,
-    stream: Option<Vec<SparseRow>>,
-    record: Option<FactorRecord>,
-    fallback: Fallback,
-}
-
-fn make_base(
-    w: &Weights<'_>,
-    evidence: Option<&Evidence>,
-    plan: &TensorPlan,
-    threads: Threads,
-) -> Result<Base> {
-    let spec = &plan.grid();
-    let rtn = |fallback| {
-        let h = evidence.map_or_else(|| vec![1.0; w.cols], Evidence::diagonal);
-        let strips = threads.map(w.strips(), |strip| rtn::quantise_strip(w, &h, spec, strip));
-        Base { strips, stream: None, record: None, fallback }
-    };
-    let (Method::Gptq, Some(evidence)) = (plan.method, evidence) else {
-        return Ok(rtn(Fallback::None));
-    };
-    let factored = match (evidence.factored(), plan.on_singular) {
-        (Ok(factored), _) => factored,
-        (Err(error), OnSingular::Rtn) => return Ok(rtn(Fallback::Rtn(error.problem().into()))),
-        (Err(error), OnSingular::Fail) => return Err(error),
-    };
-    let h = &evidence.diagonal();
-    let fitting = gptq::Fitting::of(plan.order, plan.group);
-    let task = gptq::Task { w: *w, spec, h, factored, fitting };
-    let (strips, stream) = match plan.ortho {
-        OrthoMode::Joint => {
-            let (strips, stream) = ortho::joint::quantise(&task, budget(w, plan), threads);
-            (strips, Some(stream))
-        }
-        _ => (threads.map(w.strips(), |strip| gptq::quantise_strip(&task, strip)), None),
-    };
-    Ok(Base { strips, stream, record: Some(factored.record), fallback: Fallback::None })
-}
-
-fn budget(w: &Weights<'_>, plan: &TensorPlan) -> usize {
-    plan.density.entries(w.rows * w.cols)
-}
-
-struct Judge<'a> {
-    evidence: &'a Evidence,
-    plan: &'a TensorPlan,
-    threads: Threads,
-}
-
-type Judged = (Option<SparseRows>, Option<f64>, Option<f64>);
-
-/// Makes the stream where the base came without one, and measures both errors on what is
-/// stored: packed codes and f16 values.
-fn finish(
-    w: &Weights<'_>,
-    base: &PackedMatrix,
-    stream: Option<Vec<SparseRow>>,
-    judge: &Judge<'_>,
-) -> Result<Judged> {
-    let Judge { evidence, plan, threads } = *judge;
-    let energy = |d: &[f32], dh: &[f32]| metric::energy(d, dh, evidence.lambda());
-    let whole = energy(w.data, &metric::times_h(w, evidence, threads));
-    let share = |e: f64| if whole > 0.0 { e / whole } else { 0.0 };
-    let mut r = residual(w, base);
-    let hr = metric::times_h(&Weights { data: &r, ..*w }, evidence, threads);
-    let base_error = share(energy(&r, &hr));
-    let rows = match (plan.ortho, stream) {
-        (OrthoMode::None, _) => return Ok((None, Some(base_error), Some(base_error))),
-        // The sweep fixed an outlier's value before later columns had moved; the support
-        // stays, the values become the best ones for the base as it came out.
-        (_, Some(stream)) => {
-            let hr = Weights { data: &hr, ..*w };
-            ortho::least_squares::refit(&stream, &hr, evidence.h(), threads)
-        }
-        (OrthoMode::TopResidual, None) => {
-            let r = Weights { data: &r, ..*w };
-            ortho::top_residual::stream(&r, &evidence.diagonal(), budget(w, plan), threads)
-        }
-        // A joint plan that fell back to plain rounding has no stream yet either.
-        (OrthoMode::Quality | OrthoMode::Joint, None) => {
-            let hr = Weights { data: &hr, ..*w };
-            ortho::quality::stream(&hr, evidence, budget(w, plan), threads)
-        }
-    };
-    let ortho = ortho::pack((w.rows, w.cols), &rows)?;
-    for (row, r) in r.chunks_mut(w.cols).enumerate() {
-        ortho.add_row(row, -1.0, r);
-    }
-    let hr = metric::times_h(&Weights { data: &r, ..*w }, evidence, threads);
-    let error = share(energy(&r, &hr));
-    Ok((Some(ortho), Some(base_error), Some(error)))
-}
-
-/// `W - B`.
-fn residual(w: &Weights<'_>, base: &PackedMatrix) -> Vec<f32> {
-    let mut r = vec![0.0; w.data.len()];
-    for (row, (r, w)) in r.chunks_mut(w.cols).zip(w.data.chunks(w.cols)).enumerate() {
-        base.decode_row(row, r);
-        r.iter_mut().zip(w).for_each(|(r, w)| *r = w - *r);
-    }
-    r
 }

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::grid::{ClipSearch, GridSpec, Symmetry};
 use super::order::ActivationOrder;
+use super::prune::Pruning;
 use crate::error::{Error, Result};
 use crate::units::{Bits, Damping, Density, GroupSize};
 
-/// How the base is made.
+/// How the weights are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -17,6 +18,10 @@ pub enum Method {
     Rtn,
     /// Column sweep with error compensation.
     Gptq,
+    /// Weights are left out, as the pruning part of the plan says.
+    Prune,
+    /// 16 bits, untouched.
+    Keep,
 }
 
 /// How the ortho stream is made.
@@ -59,14 +64,17 @@ pub struct TensorPlan {
     pub order: ActivationOrder,
     /// Share of the mean diagonal added to the Gram matrix.
     pub damping: Damping,
-    /// How the base is made.
+    /// How the weights are made.
     pub method: Method,
     /// How the ortho stream is made.
     pub ortho: OrthoMode,
     /// Share of entries that the ortho stream may hold.
     pub density: Density,
-    /// What a singular Gram matrix leads to.
+    /// What a singular Gram matrix leads to. Pruning always fails: a mask that was chosen by another
+    /// score than the one that was asked for is another model.
     pub on_singular: OnSingular,
+    /// Which weights are left out, where the method is to prune.
+    pub pruning: Pruning,
 }
 
 impl Default for TensorPlan {
@@ -85,6 +93,7 @@ impl Default for TensorPlan {
             ortho: OrthoMode::None,
             density: Density::new(0.005).expect(fixed),
             on_singular: OnSingular::Rtn,
+            pruning: Pruning::default(),
         }
     }
 }
@@ -101,7 +110,38 @@ impl TensorPlan {
             return Err(Error::usage("ortho \"joint\" decides inside the sweep, but the method is \"rtn\"")
                 .next("use method \"gptq\", or ortho \"quality\""));
         }
-        Ok(())
+        if matches!(self.method, Method::Prune | Method::Keep) && self.ortho != OrthoMode::None {
+            return Err(Error::usage(
+                "an ortho stream lies on a quantised base, but nothing is quantised here",
+            )
+            .next("use ortho \"none\""));
+        }
+        match self.method {
+            Method::Prune => self.pruning.check(self.order, self.group),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bits of a weight in rows of `cols`, at most: codes, scales, zero points, bits of a bitmap, ortho.
+    pub fn bits_per_weight(&self, cols: usize) -> f64 {
+        match self.method {
+            Method::Keep => 16.0,
+            Method::Prune => self.pruning.bits_per_weight(self.group.length(cols)),
+            Method::Rtn | Method::Gptq => {
+                let ortho = if self.ortho == OrthoMode::None { 0.0 } else { 33.0 * self.density.get() };
+                f64::from(self.bits.get()) + 24.0 / self.group.length(cols) as f64 + ortho
+            }
+        }
+    }
+
+    /// Whether calibration must have seen the inputs of the linear.
+    pub fn needs_evidence(&self) -> bool {
+        match self.method {
+            Method::Gptq => true,
+            Method::Rtn => self.ortho != OrthoMode::None,
+            Method::Prune => self.pruning.needs_evidence(),
+            Method::Keep => false,
+        }
     }
 }
 

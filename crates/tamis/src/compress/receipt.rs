@@ -23,6 +23,12 @@ pub struct Receipt {
     pub bits_per_weight: f64,
     /// Ortho entries as a share of all weights.
     pub density: f64,
+    /// Share of the weights that were pruned.
+    #[serde(default)]
+    pub sparsity: f64,
+    /// Outputs of which no weight was kept.
+    #[serde(default)]
+    pub dead_outputs: usize,
     /// `tr((W-B) H (W-B)^T) / tr(W H W^T)` of the base alone; none without evidence.
     pub base_error: Option<f64>,
     /// The same with ortho added; equal to `base_error` without ortho.

@@ -26,6 +26,8 @@ pub struct Group {
     pub linears: usize,
     /// Mean bits a weight, ortho included.
     pub bits_per_weight: f64,
+    /// Mean share of the weights that were pruned.
+    pub sparsity: f64,
     /// Mean relative output error of the base; none without calibration.
     pub base_error: Option<f64>,
     /// The same with ortho.
@@ -34,6 +36,8 @@ pub struct Group {
     pub damping: f64,
     /// Columns never reached by calibration.
     pub dead_columns: usize,
+    /// Outputs of which no weight was kept.
+    pub dead_outputs: usize,
     /// Linears that fell back to round-to-nearest.
     pub fallbacks: usize,
 }
@@ -85,6 +89,7 @@ impl Outcome {
         for group in groups.values_mut() {
             let share = 1.0 / group.linears as f64;
             group.bits_per_weight *= share;
+            group.sparsity *= share;
             group.base_error = group.base_error.map(|sum| sum * share);
             group.error = group.error.map(|sum| sum * share);
         }
@@ -96,11 +101,13 @@ impl Group {
     fn add(&mut self, receipt: &Receipt) {
         self.linears += 1;
         self.bits_per_weight += receipt.bits_per_weight;
+        self.sparsity += receipt.sparsity;
         let plus = |sum: Option<f64>, value: Option<f64>| value.map(|v| v + sum.unwrap_or(0.0)).or(sum);
         self.base_error = plus(self.base_error, receipt.base_error);
         self.error = plus(self.error, receipt.error);
         self.damping = self.damping.max(receipt.damping.unwrap_or(0.0));
         self.dead_columns += receipt.dead_columns;
+        self.dead_outputs += receipt.dead_outputs;
         self.fallbacks += usize::from(receipt.fallback != Fallback::None);
     }
 }

@@ -2,8 +2,7 @@
 //! compressed; embedding and head are kept at 16, 8 or 4 bits; norms and biases in f32.
 //! Knows no calibration.
 
-use half::{bf16, f16};
-use tamis_kernels::pack::{DenseHalf, HalfData, PackedMatrix};
+use tamis_kernels::pack::PackedMatrix;
 
 use super::run::linear_name;
 use crate::artifact::Stored;
@@ -95,37 +94,10 @@ fn tables<'a>(
 /// A table at 16 bits (bf16 where it was bf16 before, f16 otherwise) or at 8 (group 32, symmetric).
 fn table(weight: &Weight, bits: EndBits, threads: Threads) -> Result<Weight> {
     match bits {
-        EndBits::Sixteen => half_table(weight),
+        EndBits::Sixteen => weight.to_half().map(Weight::Half),
         EndBits::Eight => packed_table(weight, (8, ClipSearch::Off), threads),
         EndBits::Four => packed_table(weight, (4, ClipSearch::Search), threads),
     }
-}
-
-fn half_table(weight: &Weight) -> Result<Weight> {
-    if let Weight::Half(table) = weight {
-        return Ok(Weight::Half(table.clone()));
-    }
-    let (rows, cols) = (weight.rows(), weight.cols());
-    let half = converted(weight, f16::from_f32);
-    let data = if half.iter().all(|v| v.is_finite()) {
-        HalfData::F16(half)
-    } else {
-        HalfData::Bf16(converted(weight, bf16::from_f32))
-    };
-    DenseHalf::new(rows, cols, data).map(Weight::Half).map_err(|e| Error::bad_data(e.to_string()))
-}
-
-/// All weights in another type, row by row: an embedding is too large for a second copy in f32.
-fn converted<T>(weight: &Weight, convert: impl Fn(f32) -> T) -> Vec<T> {
-    weight.with_rows(Alpha::ONE, |w| {
-        let mut row = vec![0.0; w.cols()];
-        let mut all = Vec::with_capacity(w.rows() * w.cols());
-        for index in 0..w.rows() {
-            w.decode_row(index, &mut row);
-            all.extend(row.iter().map(|v| convert(*v)));
-        }
-        all
-    })
 }
 
 fn packed_table(weight: &Weight, (bits, clip): (u32, ClipSearch), threads: Threads) -> Result<Weight> {
@@ -140,7 +112,8 @@ fn packed_table(weight: &Weight, (bits, clip): (u32, ClipSearch), threads: Threa
             let mut data = vec![0.0; count * cols];
             data.chunks_exact_mut(cols).enumerate().for_each(|(r, out)| w.decode_row(first + r, out));
             let piece = Weights { rows: count, cols, data: &data };
-            let base = compress_tensor(&piece, None, &plan, threads)?.base;
+            let done = compress_tensor(&piece, None, &plan, threads)?;
+            let base = done.base().expect("rounding to nearest packs");
             words.extend_from_slice(base.words());
             scales.extend_from_slice(base.scales());
         }

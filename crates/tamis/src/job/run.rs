@@ -11,13 +11,13 @@ use super::parts::{block_tensors, head_tensors, restore, stem_tensors};
 use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer};
 use crate::calibrate::{Walk, Windows};
 use crate::compress::{
-    Compressed, Evidence, Gram, OrthoMode, Receipt, TensorPlan, Threads, Weights, compress_tensor,
+    Compressed, Evidence, Gram, Method, OrthoMode, Receipt, TensorPlan, Threads, Weights, compress_tensor,
 };
 use crate::error::{Error, Kind, Result};
 use crate::load::Checkpoint;
+use crate::model::Config;
 use crate::model::block::{Block, Role};
 use crate::model::decoder::Stem;
-use crate::model::{Config, Weight};
 use crate::ops::Ops;
 use crate::recipe::Recipe;
 use crate::units::Alpha;
@@ -157,7 +157,9 @@ impl Job<'_> {
                 let evidence = gram.map(|gram| prepared(&mut shared, gram, plan));
                 let compressed = self.linear(block, role, evidence, plan).map_err(|e| e.tensor(&name))?;
                 receipts.push((name, compressed.receipt.clone()));
-                put_linear(block, role, compressed);
+                if let Some(linear) = block.linear_mut(role) {
+                    linear.weight = compressed.weight;
+                }
             }
             Ok(())
         };
@@ -178,6 +180,9 @@ impl Job<'_> {
         plan: &TensorPlan,
     ) -> Result<Compressed> {
         let weight = &block.linear(role).ok_or_else(|| Error::usage("a role without a layer"))?.weight;
+        if plan.method == Method::Keep {
+            return Compressed::untouched(weight);
+        }
         let data = weight.to_f32(Alpha::ONE);
         let weights = Weights { rows: weight.rows(), cols: weight.cols(), data: &data };
         compress_tensor(&weights, evidence, plan, self.threads)
@@ -211,15 +216,6 @@ fn prepared<'e>(shared: &'e mut Vec<Evidence>, gram: &Gram, plan: &TensorPlan) -
         shared.len() - 1
     });
     &shared[at]
-}
-
-fn put_linear(block: &mut Block, role: Role, compressed: Compressed) {
-    if let Some(linear) = block.linear_mut(role) {
-        linear.weight = match compressed.ortho {
-            Some(ortho) => Weight::Sieved { base: compressed.base, ortho },
-            None => Weight::Packed(compressed.base),
-        };
-    }
 }
 
 fn present(block: &Block) -> Vec<Role> {
@@ -268,16 +264,13 @@ impl Plans {
                 return weights * 16.0;
             };
             let cols = info.shape.last().copied().unwrap_or(1);
-            let scale = 24.0 / plan.group.length(cols) as f64;
-            let ortho = if plan.ortho == OrthoMode::None { 0.0 } else { 33.0 * plan.density.get() };
-            weights * (f64::from(plan.bits.get()) + scale + ortho)
+            weights * plan.bits_per_weight(cols)
         };
         (tensors.iter().map(bits).sum::<f64>() / 8.0) as u64
     }
 
     pub(super) fn needs_calibration(&self) -> bool {
-        use crate::compress::Method;
-        self.by_name.values().any(|p| p.method != Method::Rtn || p.ortho != OrthoMode::None)
+        self.by_name.values().any(TensorPlan::needs_evidence)
     }
 
     fn check_calibration(&self, given: bool) -> Result<()> {

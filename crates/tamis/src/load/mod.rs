@@ -61,6 +61,10 @@ pub trait TensorSource: Send + Sync + std::fmt::Debug {
     fn ortho_entries(&self, _name: &str) -> usize {
         0
     }
+    /// Whether weights of a tensor are left out.
+    fn is_pruned(&self, _name: &str) -> bool {
+        false
+    }
     /// All files that hold tensors.
     fn files(&self) -> BTreeSet<PathBuf> {
         self.tensors().values().map(|info| info.file.clone()).collect()

@@ -1,11 +1,13 @@
 //! Weights as they are kept in memory, and the linear layer made of them.
 
+use half::{bf16, f16};
 use tamis_kernels::Pool;
 use tamis_kernels::pack::{
-    DenseF32, DenseHalf, GgmlMatrix, PackedMatrix, RowSource, SievedRows, SievedTiles, SparseRows,
-    SparseTiles, TileMatrix,
+    BITMAP_WORD, BLOCK_SIDE, BitmapMatrix, BlockMatrix, DenseF32, DenseHalf, GgmlMatrix, HalfData,
+    PackedMatrix, RowSource, SievedRows, SievedTiles, SparseRows, SparseTiles, TileMatrix,
 };
 
+use crate::error::{Error, Result};
 use crate::ops::Ops;
 use crate::units::Alpha;
 
@@ -27,6 +29,12 @@ pub enum Weight {
         /// The residual stream.
         ortho: SparseRows,
     },
+    /// Kept weights, and a bit for each weight that says which they are.
+    Bitmap(BitmapMatrix),
+    /// Kept blocks of 16 x 16.
+    Blocks(BlockMatrix),
+    /// Kept weights, each with its column.
+    Sparse(SparseRows),
     /// Integers of any of these kinds in the order of the kernels that round activations to
     /// int8, and the ortho stream, if there is one. For running only: no file holds it.
     Tiled {
@@ -53,6 +61,9 @@ impl Weight {
             Self::Half(w) => f(w),
             Self::Ggml(w) => f(w),
             Self::Packed(w) => f(w),
+            Self::Bitmap(w) => f(w),
+            Self::Blocks(w) => f(w),
+            Self::Sparse(w) => f(w),
             Self::Sieved { base, .. } if alpha == Alpha::ZERO => f(base),
             Self::Sieved { base, ortho } => f(&SievedRows { base, ortho, alpha: alpha.get() }),
             Self::Tiled { base, ortho: Some(ortho) } if alpha != Alpha::ZERO => {
@@ -67,7 +78,7 @@ impl Weight {
             Self::Packed(w) => (TileMatrix::from_packed(pool, w), None),
             Self::Ggml(w) => (TileMatrix::from_ggml(pool, w), None),
             Self::Sieved { base, ortho } => (TileMatrix::from_packed(pool, base), Some(ortho)),
-            Self::F32(_) | Self::Half(_) | Self::Tiled { .. } => (None, None),
+            _ => (None, None),
         };
         match base {
             Some(base) => Self::Tiled { base, ortho: ortho.map(|o| Box::new(SparseTiles::from_rows(o))) },
@@ -82,6 +93,61 @@ impl Weight {
             data
         })
     }
+    /// The whole matrix at 16 bits: bf16 where it is bf16, else f16, or bf16 where f16 cannot hold it.
+    /// Row by row: an embedding is too large for a second copy in f32.
+    pub fn to_half(&self) -> Result<DenseHalf> {
+        if let Self::Half(same) = self {
+            return Ok(same.clone());
+        }
+        let half = self.converted(f16::from_f32);
+        let data = if half.iter().all(|v| v.is_finite()) {
+            HalfData::F16(half)
+        } else {
+            HalfData::Bf16(self.converted(bf16::from_f32))
+        };
+        DenseHalf::new(self.rows(), self.cols(), data).map_err(|e| Error::bad_data(e.to_string()))
+    }
+    fn converted<T>(&self, convert: impl Fn(f32) -> T) -> Vec<T> {
+        self.with_rows(Alpha::ONE, |w| {
+            let mut row = vec![0.0; w.cols()];
+            let mut all = Vec::with_capacity(w.rows() * w.cols());
+            for index in 0..w.rows() {
+                w.decode_row(index, &mut row);
+                all.extend(row.iter().map(|v| convert(*v)));
+            }
+            all
+        })
+    }
+    /// Which weights are kept, `[out, in]`; none where the layout leaves nothing out.
+    pub fn kept(&self) -> Option<Vec<bool>> {
+        let (rows, cols) = (self.rows(), self.cols());
+        let mut kept = vec![false; rows * cols];
+        match self {
+            Self::Bitmap(w) => {
+                let words = w.bits().chunks_exact(cols.div_ceil(BITMAP_WORD));
+                for (words, kept) in words.zip(kept.chunks_exact_mut(cols)) {
+                    let flag = |i: usize| words[i / BITMAP_WORD] >> (i % BITMAP_WORD) & 1 == 1;
+                    kept.iter_mut().enumerate().for_each(|(i, kept)| *kept = flag(i));
+                }
+            }
+            Self::Blocks(w) => {
+                for (row, kept) in kept.chunks_exact_mut(cols).enumerate() {
+                    let blocks = &w.starts()[row / BLOCK_SIDE..];
+                    for column in &w.columns()[blocks[0] as usize..blocks[1] as usize] {
+                        let left = usize::from(*column) * BLOCK_SIDE;
+                        kept[left..cols.min(left + BLOCK_SIDE)].fill(true);
+                    }
+                }
+            }
+            Self::Sparse(w) => {
+                for (row, kept) in kept.chunks_exact_mut(cols).enumerate() {
+                    w.row(row).0.iter().for_each(|&column| kept[usize::from(column)] = true);
+                }
+            }
+            _ => return None,
+        }
+        Some(kept)
+    }
     /// Bytes that a product at `alpha` reads: the ortho stream only where it is used.
     pub fn bytes_at(&self, alpha: Alpha) -> usize {
         match self {
@@ -95,6 +161,9 @@ impl Weight {
         let stream = match self {
             Self::Sieved { ortho, .. } if alpha > Alpha::ZERO => ortho.entries(),
             Self::Tiled { ortho: Some(ortho), .. } if alpha > Alpha::ZERO => ortho.entries(),
+            // Skipping weights of a bitmap saves memory, never arithmetic.
+            Self::Blocks(w) => return w.columns().len() * BLOCK_SIDE * BLOCK_SIDE,
+            Self::Sparse(w) => return w.entries(),
             _ => 0,
         };
         self.rows() * self.cols() + stream
@@ -106,6 +175,9 @@ impl Weight {
             Self::Half(w) => w.rows() * w.cols() * 2,
             Self::Ggml(w) => w.bytes(),
             Self::Packed(w) => w.bytes(),
+            Self::Bitmap(w) => w.bytes(),
+            Self::Blocks(w) => w.bytes(),
+            Self::Sparse(w) => w.bytes(),
             Self::Sieved { base, ortho } => base.bytes() + ortho.bytes(),
             Self::Tiled { base, ortho } => base.bytes() + ortho.as_ref().map_or(0, |o| o.bytes()),
         }

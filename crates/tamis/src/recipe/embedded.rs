@@ -7,7 +7,7 @@ use super::{Format, Recipe};
 use crate::error::{Error, Result};
 
 /// Name and text, the recommended ones first.
-const RECIPES: [(&str, &str); 11] = [
+const RECIPES: [(&str, &str); 15] = [
     ("int4-ortho", include_str!("embedded/int4-ortho.toml")),
     ("int4", include_str!("embedded/int4.toml")),
     ("int3-ortho", include_str!("embedded/int3-ortho.toml")),
@@ -19,6 +19,10 @@ const RECIPES: [(&str, &str); 11] = [
     ("rtn4", include_str!("embedded/rtn4.toml")),
     ("rtn3", include_str!("embedded/rtn3.toml")),
     ("rtn2", include_str!("embedded/rtn2.toml")),
+    ("wanda50", include_str!("embedded/wanda50.toml")),
+    ("sparsegpt50", include_str!("embedded/sparsegpt50.toml")),
+    ("2of4", include_str!("embedded/2of4.toml")),
+    ("block16-25", include_str!("embedded/block16-25.toml")),
 ];
 
 /// One line of the list of recipes.

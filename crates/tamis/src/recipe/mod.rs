@@ -23,6 +23,7 @@
 //!
 //! Knows no tensor and no file but the recipe itself.
 
+mod change;
 mod embedded;
 mod parse;
 mod pattern;
@@ -30,6 +31,7 @@ mod resolve;
 
 use std::fs::File;
 use std::io::Read as _;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -39,9 +41,12 @@ pub use parse::Format;
 pub use pattern::Pattern;
 
 use crate::artifact::digest::sha256;
-use crate::compress::{ActivationOrder, ClipSearch, Method, OrthoMode, Symmetry, TensorPlan};
+use crate::compress::{
+    ActivationOrder, ClipSearch, Criterion, Kept, Method, OrthoMode, Pattern as Pruned, Pruning, Symmetry,
+    TensorPlan, Update,
+};
 use crate::error::{Error, Kind, Result};
-use crate::units::{Bits, Damping, Density, GroupSize};
+use crate::units::{Bits, Damping, Density, GroupSize, Sparsity};
 
 /// Longest recipe that is read.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -88,10 +93,10 @@ pub struct Override {
     pub changes: Changes,
 }
 
-/// The fields of a [`TensorPlan`] that a recipe may set; none leaves a field as it is.
+/// The fields of a [`TensorPlan`] and of its pruning part that a recipe may set; none leaves a field as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "each field is the field of `TensorPlan` of the same name")]
+#[expect(missing_docs, reason = "each field is the field of `TensorPlan` or `Pruning` of the same name")]
 pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
@@ -111,6 +116,20 @@ pub struct Changes {
     pub ortho: Option<OrthoMode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub density: Option<Density>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<Criterion>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<Pruned>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<Sparsity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<NonZeroUsize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least: Option<usize>,
 }
 
 impl Changes {
@@ -128,6 +147,19 @@ impl Changes {
             ortho: self.ortho.unwrap_or(plan.ortho),
             density: self.density.unwrap_or(plan.density),
             on_singular: plan.on_singular,
+            pruning: self.pruning(plan.pruning),
+        }
+    }
+
+    fn pruning(&self, plan: Pruning) -> Pruning {
+        Pruning {
+            score: self.score.unwrap_or(plan.score),
+            pattern: self.pattern.unwrap_or(plan.pattern),
+            sparsity: self.sparsity.or(plan.sparsity),
+            kept: self.kept.unwrap_or(plan.kept),
+            update: self.update.unwrap_or(plan.update),
+            rounds: self.rounds.unwrap_or(plan.rounds),
+            least: self.least.unwrap_or(plan.least),
         }
     }
 }

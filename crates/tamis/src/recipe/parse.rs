@@ -1,14 +1,18 @@
 //! Text to a checked recipe, with errors that name line, column and what was meant.
 //! The only file that knows the two parsers.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::{Calibration, Changes, EndBits, MAX_BYTES, Override, Pattern, Recipe, Source};
-use crate::compress::{ActivationOrder, ClipSearch, Method, OnSingular, OrthoMode, Symmetry, TensorPlan};
+use crate::compress::{
+    ActivationOrder, ClipSearch, Criterion, Kept, Method, OnSingular, OrthoMode, Pattern as Pruned, Symmetry,
+    TensorPlan, Update,
+};
 use crate::error::{Error, Kind, Result};
-use crate::units::{Bits, Damping, Density, GroupSize};
+use crate::units::{Bits, Damping, Density, GroupSize, Sparsity};
 
 /// How a recipe is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +73,37 @@ struct Section {
     damping: Option<Damping>,
     ortho: Option<OrthoMode>,
     density: Option<Density>,
+    score: Option<Criterion>,
+    pattern: Option<Pruned>,
+    sparsity: Option<Sparsity>,
+    kept: Option<Kept>,
+    update: Option<Update>,
+    rounds: Option<NonZeroUsize>,
+    least: Option<usize>,
 }
 
 impl Section {
     fn changes(&self) -> Changes {
         let &Self { method, bits, group, symmetry, clip, order, damping, ortho, density, .. } = self;
-        Changes { method, bits, group, symmetry, clip, order, damping, ortho, density }
+        let &Self { score, pattern, sparsity, kept, update, rounds, least, .. } = self;
+        Changes {
+            method,
+            bits,
+            group,
+            symmetry,
+            clip,
+            order,
+            damping,
+            ortho,
+            density,
+            score,
+            pattern,
+            sparsity,
+            kept,
+            update,
+            rounds,
+            least,
+        }
     }
 }
 

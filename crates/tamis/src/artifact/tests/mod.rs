@@ -4,6 +4,7 @@
 mod hostile;
 mod inspect;
 mod overwrite;
+mod pruned;
 mod resume;
 mod round_trip;
 mod switch;

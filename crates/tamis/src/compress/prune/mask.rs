@@ -26,6 +26,10 @@ impl Mask {
     pub fn cols(&self) -> usize {
         self.cols
     }
+    /// All flags, row by row.
+    pub fn flags(&self) -> &[bool] {
+        &self.kept
+    }
     /// One row.
     pub fn row(&self, row: usize) -> &[bool] {
         &self.kept[row * self.cols..][..self.cols]

@@ -1,7 +1,9 @@
 //! Which weights of a linear go, and what the others become: score times pattern. Knows no
-//! files and no quantisation.
+//! files.
 //!
 //! ```text
+//! plan.rs       what a recipe asks for
+//! linear.rs     choose, update, store
 //! score.rs      what a weight, or a block of weights, is worth
 //! pattern.rs    which of them a pattern may drop, given what they are worth -> Mask
 //! sparsegpt.rs  both at once, inside the column sweep, with compensation
@@ -10,14 +12,18 @@
 //!
 //! Sparsity is always the share of zeros. A kept weight that happens to be zero stays kept.
 
+mod linear;
 pub mod mask;
 pub mod pattern;
+pub mod plan;
 pub mod refit;
 pub mod score;
 pub mod sparsegpt;
 #[cfg(test)]
 mod tests;
 
+pub(super) use linear::linear;
 pub use mask::Mask;
 pub use pattern::Pattern;
+pub use plan::{Criterion, Kept, Pruning, Update};
 pub use score::{BlockScore, Score};

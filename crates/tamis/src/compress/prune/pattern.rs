@@ -5,6 +5,9 @@
 //! Of equal scores the one that comes first is dropped first, as by a stable sort: so a mask
 //! depends on nothing but its scores.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::mask::Mask;
@@ -13,7 +16,7 @@ use crate::units::Sparsity;
 
 /// What is compared with what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String", into = "String")]
 pub enum Pattern {
     /// Weights of one output: every row loses the same number (Wanda's choice).
     Rows,
@@ -35,6 +38,71 @@ pub enum Pattern {
     },
 }
 
+impl Pattern {
+    /// The share of zeros that the pattern itself says.
+    pub fn sparsity(self) -> Option<Sparsity> {
+        match self {
+            Self::OfEach { keep, of } => Sparsity::new(1.0 - keep as f64 / of as f64).ok(),
+            _ => None,
+        }
+    }
+    /// Neighbours that are compared, and how many of them go, for a linear of `cols` inputs. Errors: inputs
+    /// that are not whole groups.
+    pub(super) fn neighbours(keep: usize, of: usize, cols: usize) -> Result<(usize, usize)> {
+        if of == 0 || keep > of || !cols.is_multiple_of(of) {
+            let problem = format!("{cols} inputs are not whole groups to keep {keep} of {of}");
+            return Err(Error::usage(problem).next("choose another pattern for this linear, or skip it"));
+        }
+        Ok((of, of - keep))
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rows => f.write_str("rows"),
+            Self::Matrix => f.write_str("matrix"),
+            Self::OfEach { keep, of } => write!(f, "{keep}:{of}"),
+            Self::Blocks { rows, cols } => write!(f, "{rows}x{cols}"),
+        }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = Error;
+    /// `rows`, `matrix`, `2:4` (keep 2 of every 4), `16x16` (rows x columns of a block).
+    fn from_str(text: &str) -> Result<Self> {
+        const MOST: usize = 1 << 16;
+        let pair = |separator| -> Option<(usize, usize)> {
+            let (a, b) = text.split_once(separator)?;
+            Some((a.parse().ok()?, b.parse().ok()?))
+        };
+        match (text, pair(':'), pair('x')) {
+            ("rows", ..) => Ok(Self::Rows),
+            ("matrix", ..) => Ok(Self::Matrix),
+            (_, Some((keep, of)), _) if 0 < keep && keep <= of && of <= MOST => Ok(Self::OfEach { keep, of }),
+            (_, _, Some((rows, cols))) if (1..=MOST).contains(&rows) && (1..=MOST).contains(&cols) => {
+                Ok(Self::Blocks { rows, cols })
+            }
+            _ => Err(Error::usage(format!("{text:?} is no pattern"))
+                .next("use \"rows\", \"matrix\", \"2:4\" (2 of 4 are kept) or \"16x16\" (blocks)")),
+        }
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.to_string()
+    }
+}
+
 /// Keeps the best weights of `[rows, cols]` scores.
 ///
 /// Errors: `cols` that are not whole groups of a pattern of neighbours. Blocks have scores of their
@@ -44,13 +112,7 @@ pub fn weights(pattern: Pattern, scores: &[f32], cols: usize, sparsity: Sparsity
     let (group, dropped) = match pattern {
         Pattern::Rows => (cols, sparsity.zeros(cols)),
         Pattern::Matrix => (scores.len(), sparsity.zeros(scores.len())),
-        Pattern::OfEach { keep, of } => {
-            if of == 0 || keep > of || !cols.is_multiple_of(of) {
-                let problem = format!("{cols} inputs are not whole groups to keep {keep} of {of}");
-                return Err(Error::usage(problem).next("choose another pattern for this linear, or skip it"));
-            }
-            (of, of - keep)
-        }
+        Pattern::OfEach { keep, of } => Pattern::neighbours(keep, of, cols)?,
         Pattern::Blocks { rows, cols } => {
             return Err(Error::usage(format!("blocks of {rows}x{cols} are not chosen weight by weight")));
         }

@@ -11,8 +11,6 @@
 //! `tr(W_B [(H^-1)_BB]^-1 W_B^T)`, the loss that is left once all other weights have made
 //! up for the block as well as they can (optimal brain surgeon, Hassibi 1993, for columns together).
 
-use serde::{Deserialize, Serialize};
-
 use crate::compress::evidence::Evidence;
 use crate::compress::factor::InverseFactor;
 use crate::compress::lanes::Weights;
@@ -20,8 +18,7 @@ use crate::compress::naive::invert;
 use crate::error::Result;
 
 /// What a weight is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Score {
     /// Its magnitude.
     Magnitude,
@@ -32,8 +29,7 @@ pub enum Score {
 }
 
 /// What a block of weights is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockScore {
     /// Mean magnitude times norm: a baseline, which averages one decisive weight away.
     MeanMagnitude,

@@ -62,12 +62,10 @@ impl Rule {
         match pattern {
             Pattern::Rows | Pattern::Matrix => Ok(Self { slab: SLAB, keep: None, sparsity }),
             Pattern::OfEach { keep, of } => {
-                let natural = (0..u.size()).all(|position| u.order().original(position) == position);
-                if !natural || of == 0 || keep > of || !u.size().is_multiple_of(of) {
-                    let problem = format!("SparseGPT cannot keep {keep} of {of} of {} inputs here", u.size());
-                    return Err(Error::usage(problem).next(
-                        "use activation order \"none\" and a number of inputs that the pattern divides",
-                    ));
+                Pattern::neighbours(keep, of, u.size())?;
+                if (0..u.size()).any(|position| u.order().original(position) != position) {
+                    let problem = format!("SparseGPT cannot keep {keep} of {of} neighbours in another order");
+                    return Err(Error::usage(problem).next("use activation order \"none\""));
                 }
                 Ok(Self { slab: of, keep: Some(keep), sparsity })
             }

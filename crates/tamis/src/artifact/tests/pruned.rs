@@ -1,0 +1,109 @@
+//! Pruned tensors come back as they were, mask and all; a folder that holds some is for nobody else.
+
+use tamis_kernels::pack::{BitmapKind, BitmapMatrix, BlockKind, BlockMatrix};
+
+use super::*;
+use crate::artifact::inspect;
+use crate::load::{Checkpoint, TensorSource as _};
+use crate::units::Alpha;
+
+/// Every layout of a matrix with holes; some kept weights are zero.
+fn layouts() -> Vec<(&'static str, Weight)> {
+    let (rows, cols) = (40, 72);
+    let mut dice = Dice(11);
+    let values: Vec<f32> =
+        (0..rows * cols).map(|_| if dice.next().is_multiple_of(9) { 0.0 } else { dice.unit() }).collect();
+    let mut flags = |len: usize| (0..len).map(|_| dice.next().is_multiple_of(3)).collect::<Vec<bool>>();
+    let (kept, blocks) = (flags(rows * cols), flags(3 * 5));
+    let bitmap = |kind| Weight::Bitmap(BitmapMatrix::from_dense((rows, cols), &values, &kept, kind).unwrap());
+    let block = |kind| Weight::Blocks(BlockMatrix::from_dense((rows, cols), &values, &blocks, kind).unwrap());
+    vec![
+        ("bitmap bf16", bitmap(BitmapKind::Bf16)),
+        ("bitmap int8 g32", bitmap(BitmapKind::Int8 { group: 32 })),
+        ("blocks bf16", block(BlockKind::Bf16)),
+        ("blocks int8", block(BlockKind::Int8)),
+        ("blocks int4", block(BlockKind::Int4)),
+        ("csr f16", Weight::Sparse(SparseRows::from_dense((rows, cols), &values, &kept).unwrap())),
+    ]
+}
+
+fn name(index: usize) -> String {
+    format!("model.layers.{index}.mlp.up_proj.weight")
+}
+
+fn written_pruned() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path()).unwrap();
+    for (index, (_, weight)) in layouts().into_iter().enumerate() {
+        writer.put(Part::Block(index), &[(name(index), weight.into())], BTreeMap::new()).unwrap();
+    }
+    writer.finish(finish()).unwrap();
+    dir
+}
+
+#[test]
+fn every_layout_comes_back_with_its_mask() {
+    let dir = written_pruned();
+    let source = source(dir.path());
+    for (index, (kind, weight)) in layouts().into_iter().enumerate() {
+        let back = source.weight(&name(index)).unwrap();
+        assert_eq!(back.kept(), weight.kept(), "{kind}");
+        assert_eq!(back.to_f32(Alpha::ONE), weight.to_f32(Alpha::ONE), "{kind}");
+        assert_eq!((back.bytes(), source.tensors()[&name(index)].dtype.as_str()), (weight.bytes(), kind));
+        assert!(source.is_pruned(&name(index)));
+        let zeros = back.to_f32(Alpha::ONE).iter().filter(|w| **w == 0.0).count();
+        let holes = back.kept().unwrap().iter().filter(|kept| !**kept).count();
+        assert!(zeros > holes, "{kind}: no kept weight is zero");
+    }
+}
+
+#[test]
+fn others_are_told_to_keep_away() {
+    let dir = written_pruned();
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+    let quantization = &config["quantization_config"];
+    assert_eq!(quantization["quant_method"], "tamis");
+    assert_eq!(quantization["pruned"]["csr f16"], json!(["model.layers.5.mlp.up_proj"]));
+}
+
+#[test]
+fn damaged_structure_is_refused() {
+    let dir = written_pruned();
+    let path = dir.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let json: serde_json::Value = serde_json::from_slice(&whole[8..header]).unwrap();
+    for (index, part) in [
+        (0, "weight_bitmap"),
+        (0, "weight_starts"),
+        (2, "weight_columns"),
+        (3, "weight_starts"),
+        (5, "weight_columns"),
+    ] {
+        let slot = name(index).replace("weight", part);
+        let at = header + json[&slot]["data_offsets"][0].as_u64().unwrap() as usize;
+        let mut bytes = whole.clone();
+        bytes[at..at + 4].copy_from_slice(&[0xff; 4]);
+        fs::write(&path, bytes).unwrap();
+        assert!(source(dir.path()).weight(&name(index)).is_err(), "{slot}");
+    }
+}
+
+#[test]
+fn holes_are_counted() {
+    let dir = written_pruned();
+    let checkpoint = Checkpoint::open(dir.path().to_str().unwrap()).unwrap();
+    let report = inspect(&checkpoint).unwrap();
+    for ((_, weight), tensor) in layouts().into_iter().zip(&report.tensors) {
+        let kept = weight.kept().unwrap();
+        let holes = tensor.holes.unwrap();
+        assert_eq!(holes.kept, kept.iter().filter(|kept| **kept).count());
+        assert_eq!(holes.dead_outputs, kept.chunks(72).filter(|row| row.iter().all(|k| !k)).count());
+        assert_eq!(holes.dead_inputs, (0..72).filter(|c| kept.chunks(72).all(|row| !row[*c])).count());
+    }
+    let weights = 6.0 * 40.0 * 72.0;
+    let kept: usize = report.tensors.iter().map(|t| t.holes.unwrap().kept).sum();
+    assert_eq!(report.sparsity, Some((weights - kept as f64) / weights));
+    assert_eq!((report.dense_bytes, report.int4_bytes), (2 * 17_280, 17_280 * (4 * 64 + 16) / 512));
+}
