@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod job;
 pub mod load;
 pub mod model;
+pub mod nano;
 pub mod ops;
 pub mod recipe;
 pub mod run;
