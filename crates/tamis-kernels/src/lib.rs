@@ -16,9 +16,11 @@ mod tile_unit;
 mod transpose;
 
 pub mod activation;
+pub mod adam;
 pub mod attention;
 pub mod gram;
 pub mod linear;
+pub mod loss;
 pub mod norm;
 pub mod pack;
 pub mod pool;
