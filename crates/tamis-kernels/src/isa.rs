@@ -222,10 +222,10 @@ fn on_avx512<K: Kernel>(token: Avx512, kernel: K) -> K::Output {
 
 /// Defines a function over `isa` whose body is compiled once per instruction set.
 macro_rules! per_isa {
-    ($(#[$meta:meta])* fn $name:ident<$l:ident>($lanes:ident $(, $arg:ident: $ty:ty)* $(,)?)
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$l:ident>($lanes:ident $(, $arg:ident: $ty:ty)* $(,)?)
      $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
             struct Body<T>(T);
             impl $crate::isa::Kernel for Body<($($ty,)*)> {
                 #[allow(unused_parens, reason = "one type in parentheses is that type, none is unit")]

@@ -13,11 +13,14 @@ mod slab;
 mod sparse;
 #[cfg(any(test, all(target_arch = "x86_64", not(miri))))]
 mod tile_unit;
+mod transpose;
 
 pub mod activation;
+pub mod adam;
 pub mod attention;
 pub mod gram;
 pub mod linear;
+pub mod loss;
 pub mod norm;
 pub mod pack;
 pub mod pool;

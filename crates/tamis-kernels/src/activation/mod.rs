@@ -6,7 +6,13 @@
 //! Every element goes through the same vector operations wherever it stands, so
 //! pieces and threads do not matter.
 
+mod gradient;
 pub mod scalar;
+
+pub use gradient::{
+    gelu_gradient, gelu_mul_gradient, gelu_tanh_gradient, gelu_tanh_mul_gradient, relu_gradient,
+    silu_gradient, silu_mul_gradient,
+};
 
 use crate::isa::per_isa;
 use crate::lanes::{Lanes, erfc_positive, sigmoid};

@@ -1,4 +1,4 @@
-//! The references of the activations, in f64.
+//! The references of the activations and of their slopes, in f64.
 
 /// `x / (1 + e^-x)`.
 pub fn silu(x: f32) -> f64 {
@@ -34,4 +34,33 @@ fn erf_series(z: f64) -> f64 {
 fn erfc_fraction(z: f64) -> f64 {
     let fraction = (1..100).rev().fold(z, |f, n| z + 0.5 * f64::from(n) / f);
     (-z * z).exp() / (fraction * std::f64::consts::PI.sqrt())
+}
+
+/// The derivative of `silu`.
+pub fn silu_slope(x: f32) -> f64 {
+    let x = f64::from(x);
+    let s = 1.0 / (1.0 + (-x).exp());
+    s + x * s * (1.0 - s)
+}
+
+/// The derivative of `gelu_tanh`.
+pub fn gelu_tanh_slope(x: f32) -> f64 {
+    let x = f64::from(x);
+    let a = (2.0 / std::f64::consts::PI).sqrt();
+    let t = (a * (x + 0.044715 * x.powi(3))).tanh();
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * a * (1.0 + 3.0 * 0.044715 * x * x)
+}
+
+/// The derivative of `gelu`.
+pub fn gelu_slope(x: f32) -> f64 {
+    let z = f64::from(x);
+    let density = (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    // gelu(x) = x F(x).
+    let share = if z == 0.0 { 0.5 } else { gelu(x) / z };
+    share + z * density
+}
+
+/// The derivative of ReLU, 0 at 0.
+pub fn relu_slope(x: f32) -> f64 {
+    if x > 0.0 { 1.0 } else { 0.0 }
 }

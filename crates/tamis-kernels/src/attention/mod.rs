@@ -13,12 +13,14 @@
 mod blocks;
 mod cache;
 mod flash;
+mod gradient;
 mod queries;
 mod rows;
 pub mod scalar;
 mod tile;
 
 pub use cache::{CacheFull, CacheType, KvLayer};
+pub use gradient::{Sequence, SequenceGradient, attend_gradient};
 
 use cache::Store;
 use queries::Queries;

@@ -113,6 +113,16 @@ pub(crate) trait Lanes: Copy + Send + Sync {
         // SAFETY: `count` is the slice's own length.
         unsafe { self.load_first(from.as_ptr(), from.len()) }
     }
+    /// The start of a slice of any length, zeros behind it.
+    #[inline(always)]
+    fn load_start(self, from: &[f32]) -> Self::F {
+        if from.len() >= Self::WIDTH { self.load(from) } else { self.load_short(from) }
+    }
+    /// As many lanes as a slice of any length has room for.
+    #[inline(always)]
+    fn store_start(self, to: &mut [f32], value: Self::F) {
+        if to.len() >= Self::WIDTH { self.store(to, value) } else { self.store_short(to, value) }
+    }
     #[inline(always)]
     fn store(self, to: &mut [f32], value: Self::F) {
         assert!(to.len() >= Self::WIDTH);

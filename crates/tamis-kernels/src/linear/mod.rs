@@ -7,13 +7,17 @@
 
 mod blocks;
 mod dot;
+mod gradient;
 pub mod scalar;
+mod sink;
 mod tile;
 
 use std::cell::Cell;
 use std::ops::Range;
 
 pub(crate) use dot::{Dot, DotKernel, Operand, run_dot};
+pub use gradient::{input_gradient, weight_gradient};
+pub(crate) use sink::{AddSink, Output, SetSink};
 pub(crate) use tile::{BLOCK_BYTES, Rows, Sink, product};
 
 use crate::aligned::{Aligned, Line, numbers, numbers_mut, row_lines};
@@ -77,7 +81,7 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
     let row = x;
     let x = operand(cpu, precision, (x, k), &mut buffer);
     let panel = panel_rows(n, k, cpu.pool.threads());
-    let out = Output { values: Disjoint::new(y), stride: n };
+    let out = Output::new(y, n);
     cpu.pool.run(n.div_ceil(panel), &|task| {
         let first = task * panel;
         let rows = first..(first + panel).min(n);
@@ -138,22 +142,58 @@ pub(crate) fn operand<'a>(
     (x, k): (&'a [f32], usize),
     buffer: &'a mut Aligned,
 ) -> Operand<'a> {
-    if precision == Precision::F32 && !crowded::<f32>(k, x.len() / k) {
-        return Operand::new(x, k);
+    part_operand(cpu, precision, Part { values: x, stride: k, columns: 0..k }, buffer)
+}
+
+/// Some columns of a matrix of whole rows.
+#[derive(Clone)]
+pub(crate) struct Part<'a> {
+    pub(crate) values: &'a [f32],
+    /// Values from one row to the next.
+    pub(crate) stride: usize,
+    pub(crate) columns: Range<usize>,
+}
+
+impl Part<'_> {
+    pub(crate) fn rows(&self) -> usize {
+        self.values.len() / self.stride
     }
-    let hardware = precision == Precision::Bf16 && cpu.isa.has_bf16();
-    let per_row = if hardware { row_lines::<u16>(k) } else { row_lines::<f32>(k) };
-    let lines = buffer.lines(x.len() / k * per_row);
-    let rows = (CONVERT_VALUES / k).max(1);
-    cpu.pool.run_chunks(lines, rows * per_row, &|i, lines| {
-        let from = i * rows * k;
-        let x = &x[from..(from + rows * k).min(x.len())];
-        run_dot(cpu.isa, precision, Convert { x, k, lines, per_row });
-    });
-    match hardware {
+}
+
+/// Lines for a row of `len` elements of a dot product, and whether these are bf16 pairs.
+pub(crate) fn element_lines(cpu: &Cpu, precision: Precision, len: usize) -> (usize, bool) {
+    let pairs = precision == Precision::Bf16 && cpu.isa.has_bf16();
+    (if pairs { row_lines::<u16>(len) } else { row_lines::<f32>(len) }, pairs)
+}
+
+/// Lines as an operand whose rows take `per_row` each.
+pub(crate) fn of_lines(lines: &[Line], (per_row, pairs): (usize, bool)) -> Operand<'_> {
+    match pairs {
         true => Operand::new(numbers::<u16>(lines), per_row * 32),
         false => Operand::new(numbers::<f32>(lines), per_row * 16),
     }
+}
+
+/// Columns `x.columns` of all rows as an operand.
+pub(crate) fn part_operand<'a>(
+    cpu: &Cpu,
+    precision: Precision,
+    x: Part<'a>,
+    buffer: &'a mut Aligned,
+) -> Operand<'a> {
+    let (m, k) = (x.rows(), x.columns.len());
+    if precision == Precision::F32 && !crowded::<f32>(x.stride, m) {
+        return Operand::new(&x.values[x.columns.start.min(x.values.len())..], x.stride);
+    }
+    let (per_row, pairs) = element_lines(cpu, precision, k);
+    let lines = buffer.lines(m * per_row);
+    let rows = (CONVERT_VALUES / k).max(1);
+    cpu.pool.run_chunks(lines, rows * per_row, &|i, lines| {
+        let from = i * rows * x.stride;
+        let values = &x.values[from..(from + rows * x.stride).min(x.values.len())];
+        run_dot(cpu.isa, precision, Convert { x: Part { values, ..x.clone() }, lines, per_row });
+    });
+    of_lines(lines, (per_row, pairs))
 }
 
 /// Values of x that one task converts.
@@ -161,8 +201,7 @@ const CONVERT_VALUES: usize = 1 << 15;
 
 /// Converts rows of f32, each to `per_row` lines.
 struct Convert<'a> {
-    x: &'a [f32],
-    k: usize,
+    x: Part<'a>,
     lines: &'a mut [Line],
     per_row: usize,
 }
@@ -172,8 +211,9 @@ impl DotKernel for Convert<'_> {
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
         let rows = self.lines.chunks_exact_mut(self.per_row);
-        for (from, to) in self.x.chunks_exact(self.k).zip(rows) {
-            dot.convert(from, &mut numbers_mut(to)[..self.k]);
+        for (from, to) in self.x.values.chunks_exact(self.x.stride).zip(rows) {
+            let from = &from[self.x.columns.clone()];
+            dot.convert(from, &mut numbers_mut(to)[..from.len()]);
         }
     }
 }
@@ -203,7 +243,7 @@ impl DotKernel for Panel<'_> {
         let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.m, k);
         let stored = D::stored(self.weights).filter(|_| !crowded::<D::Element>(k, self.m));
         if let Some(w) = stored {
-            let sink = PanelSink { out: self.out, first: self.rows.start };
+            let sink = SetSink { out: self.out, origin: (0, self.rows.start) };
             return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), &sink);
         }
         // Few rows of x: decode as many rows of W as a tile takes, so that they are still
@@ -223,37 +263,11 @@ impl DotKernel for Panel<'_> {
                 dot.decode(self.weights, first + j, row_values, to);
             }
             let elements = numbers::<D::Element>(&lines[..count * per_row]);
-            let sink = PanelSink { out: self.out, first };
+            let sink = SetSink { out: self.out, origin: (0, first) };
             product(dot, x, Rows::new(elements, elements.len() / count, count, k), &sink);
             first += part;
         }
         SCRATCH.set((row, panel));
-    }
-}
-
-/// The result matrix, written by all tasks.
-struct Output<'a> {
-    values: Disjoint<'a, f32>,
-    stride: usize,
-}
-
-/// The columns of one panel in the result.
-struct PanelSink<'a> {
-    out: &'a Output<'a>,
-    first: usize,
-}
-
-impl Sink for PanelSink<'_> {
-    type Total = f32;
-    #[inline(always)]
-    fn place(&self, row: usize, column: usize, len: usize) -> &mut [f32] {
-        let start = row * self.out.stride + self.first + column;
-        // SAFETY: panels own disjoint columns, and one task computes a panel.
-        unsafe { self.out.values.slice(start, len) }
-    }
-    #[inline(always)]
-    fn combine(total: f32, value: f32, first: bool) -> f32 {
-        if first { value } else { total + value }
     }
 }
 

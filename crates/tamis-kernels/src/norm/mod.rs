@@ -4,7 +4,10 @@
 //! Layer norm takes its variance from `x - mean` in a second pass: the one-pass
 //! formula cancels where the mean is large.
 
+mod gradient;
 pub mod scalar;
+
+pub use gradient::{NormInput, layer_norm_gradient, rms_norm_gradient};
 
 use crate::isa::per_isa;
 use crate::lanes::Lanes;

@@ -18,6 +18,25 @@ const TASK_VALUES: usize = 1 << 14;
 /// # Panics
 /// If the lengths do not agree or `2 * half > head_dim`.
 pub fn rope(cpu: &Cpu, x: &mut [f32], heads: usize, head_dim: usize, cos: &[f32], sin: &[f32]) {
+    turn(cpu, Turn::Forth, x, (heads, head_dim), (cos, sin));
+}
+
+/// The gradient of `rope`: rotates `dy [m, heads, head_dim]` back, in place.
+///
+/// # Panics
+/// As `rope`.
+pub fn rope_gradient(cpu: &Cpu, dy: &mut [f32], heads: usize, head_dim: usize, cos: &[f32], sin: &[f32]) {
+    turn(cpu, Turn::Back, dy, (heads, head_dim), (cos, sin));
+}
+
+#[derive(Clone, Copy)]
+enum Turn {
+    Forth,
+    Back,
+}
+
+fn turn(cpu: &Cpu, turn: Turn, x: &mut [f32], shape: (usize, usize), (cos, sin): (&[f32], &[f32])) {
+    let (heads, head_dim) = shape;
     let width = heads * head_dim;
     assert!(width > 0 && x.len().is_multiple_of(width), "{} values are no rows of {width}", x.len());
     let m = x.len() / width;
@@ -35,13 +54,18 @@ pub fn rope(cpu: &Cpu, x: &mut [f32], heads: usize, head_dim: usize, cos: &[f32]
         let first = task * rows * half;
         let count = x.len() / width * half;
         let tables = (&cos[first..first + count], &sin[first..first + count]);
-        rotate(cpu.isa, x, (width, head_dim, half), tables);
+        rotate(cpu.isa, turn, x, (width, head_dim, half), tables);
     });
 }
 
 per_isa! {
-    fn rotate<L>(l, x: &mut [f32], shape: (usize, usize, usize), tables: (&[f32], &[f32])) {
+    fn rotate<L>(l, turn: Turn, x: &mut [f32], shape: (usize, usize, usize), tables: (&[f32], &[f32])) {
         let (width, head_dim, half) = shape;
+        // Times 1 or -1: no rounding.
+        let sign = l.splat(match turn {
+            Turn::Forth => 1.0,
+            Turn::Back => -1.0,
+        });
         let tables = tables.0.chunks_exact(half).zip(tables.1.chunks_exact(half));
         for (x, (cos, sin)) in x.chunks_exact_mut(width).zip(tables) {
             for head in x.chunks_exact_mut(head_dim) {
@@ -49,13 +73,13 @@ per_isa! {
                 let mut i = 0;
                 while i + L::WIDTH <= half {
                     let (a, b) = (l.load(&low[i..]), l.load(&high[i..]));
-                    let (c, s) = (l.load(&cos[i..]), l.load(&sin[i..]));
+                    let (c, s) = (l.load(&cos[i..]), l.mul(sign, l.load(&sin[i..])));
                     l.store(&mut low[i..], l.sub(l.mul(a, c), l.mul(b, s)));
                     l.store(&mut high[i..], l.add(l.mul(b, c), l.mul(a, s)));
                     i += L::WIDTH;
                 }
                 let (a, b) = (l.load_short(&low[i..]), l.load_short(&high[i..]));
-                let (c, s) = (l.load_short(&cos[i..]), l.load_short(&sin[i..]));
+                let (c, s) = (l.load_short(&cos[i..]), l.mul(sign, l.load_short(&sin[i..])));
                 l.store_short(&mut low[i..], l.sub(l.mul(a, c), l.mul(b, s)));
                 l.store_short(&mut high[i..], l.add(l.mul(b, c), l.mul(a, s)));
             }
@@ -85,6 +109,34 @@ mod tests {
                     rope(&Cpu::new(isa, threads), &mut y, heads, dim, &cos, &sin);
                     assert_eq!(y, expected);
                 }
+            }
+        }
+    }
+
+    /// Differences of a linear map over a step of 1 are exact up to the roundings of f32
+    /// values below 1.
+    const DIFFERENCE: f64 = 1e-6;
+
+    #[test]
+    fn every_isa_gives_the_bits_of_the_reference_gradient_and_that_is_the_difference() {
+        for (m, heads, dim, half) in [(0, 1, 8, 4), (1, 1, 2, 1), (2, 3, 80, 16), (3, 2, 64, 32)] {
+            let (cos, sin) = (noise(m * half, 1), noise(m * half, 2));
+            let (x, dy) = (noise(m * heads * dim, 3), noise(m * heads * dim, 4));
+            let mut expected = dy.clone();
+            scalar::rope_gradient(&mut expected, heads, dim, &cos, &sin);
+            for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
+                let mut dx = dy.clone();
+                rope_gradient(&Cpu::new(isa, threads), &mut dx, heads, dim, &cos, &sin);
+                assert_eq!(dx, expected);
+            }
+            for i in 0..x.len() {
+                let loss = |by: f32| -> f64 {
+                    let mut y = x.clone();
+                    y[i] += by;
+                    scalar::rope(&mut y, heads, dim, &cos, &sin);
+                    y.iter().zip(&dy).map(|(y, dy)| f64::from(*y) * f64::from(*dy)).sum()
+                };
+                assert!((loss(0.5) - loss(-0.5) - f64::from(expected[i])).abs() < DIFFERENCE);
             }
         }
     }

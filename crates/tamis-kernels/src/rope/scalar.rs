@@ -1,4 +1,4 @@
-//! The reference of the rotation: one pair at a time.
+//! The references of the rotation and of its gradient: one pair at a time.
 
 /// Rotates each pair `(x[i], x[i + half])`; see the module above.
 pub fn rope(x: &mut [f32], heads: usize, head_dim: usize, cos: &[f32], sin: &[f32]) {
@@ -14,4 +14,10 @@ pub fn rope(x: &mut [f32], heads: usize, head_dim: usize, cos: &[f32], sin: &[f3
             }
         }
     }
+}
+
+/// The gradient of each pair: the rotation back.
+pub fn rope_gradient(dy: &mut [f32], heads: usize, head_dim: usize, cos: &[f32], sin: &[f32]) {
+    let back: Vec<f32> = sin.iter().map(|s| -s).collect();
+    rope(dy, heads, head_dim, cos, &back);
 }

@@ -66,7 +66,8 @@ fn check(rows: &[f32], width: usize) {
 }
 
 per_isa! {
-    fn max<L>(l, row: &[f32]) -> f32 {
+    /// The largest value; minus infinity for an empty row.
+    pub(crate) fn max<L>(l, row: &[f32]) -> f32 {
         let mut top = l.splat(f32::NEG_INFINITY);
         let whole = row.chunks_exact(L::WIDTH);
         let rest = whole.remainder();
@@ -96,7 +97,8 @@ per_isa! {
 }
 
 per_isa! {
-    fn exp_sum_in_place<L>(l, row: &mut [f32], top: f32) -> f64 {
+    /// `x = e^(x - top)` in place; gives the sum.
+    pub(crate) fn exp_sum_in_place<L>(l, row: &mut [f32], top: f32) -> f64 {
         let tops = l.splat(top);
         let mut total = 0.0;
         for block in row.chunks_mut(BLOCK) {

@@ -1,0 +1,233 @@
+//! The gradient of one query head, a block of queries at a time. Knows no threads.
+//!
+//! For a block: S and dP of all keys that it can see, `[queries, keys]`; row by row P and dS in
+//! their places; then both turned, for the sums over queries.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::Operands;
+use crate::aligned::{Aligned, row_lines};
+use crate::attention::AttentionParams;
+use crate::lanes::{Lanes, exp, tanh};
+use crate::linear::{AddSink, Dot, DotKernel, Operand, Output, Part, Rows, SetSink, product};
+use crate::pool::Disjoint;
+use crate::transpose::{Target, turn_columns};
+
+/// Queries in a block.
+const BLOCK: usize = 128;
+/// Queries whose scores are computed together: later keys than theirs are left out.
+const STEP: usize = 32;
+/// Rows of scores start and end at a multiple of this: whole vectors of any width.
+const PAD: usize = 16;
+
+thread_local! {
+    /// A thread's S (then P), dP (then dS), slopes of the cap, and turned and rounded weights.
+    static SCRATCH: Cell<[Aligned; 5]> = const { Cell::new([const { Aligned::new() }; 5]) };
+}
+
+/// Where a head adds: `dq [m, heads * head_dim]`, `dk` and `dv [heads * m, head_dim]`.
+#[derive(Clone, Copy)]
+pub(super) struct Gradients<'a> {
+    pub(super) q: &'a Output<'a>,
+    pub(super) k: &'a Output<'a>,
+    pub(super) v: &'a Output<'a>,
+}
+
+/// One query head.
+pub(super) struct Head<'a> {
+    pub(super) operands: &'a Operands<'a>,
+    pub(super) params: &'a AttentionParams,
+    /// Positions.
+    pub(super) m: usize,
+    pub(super) head: usize,
+    pub(super) to: Gradients<'a>,
+}
+
+/// A block of queries, the keys it can see, and its buffers, `stride` apart from row to row.
+struct Block<'a> {
+    queries: Range<usize>,
+    keys: Range<usize>,
+    stride: usize,
+    scores: &'a mut [f32],
+    slopes: &'a mut [f32],
+    d_scores: &'a mut [f32],
+}
+
+impl DotKernel for Head<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) {
+        let own = self.m * self.params.head_dim;
+        for sums in [self.to.k, self.to.v] {
+            // SAFETY: every head has sums of its own.
+            unsafe { sums.values.slice(self.head * own, own) }.fill(0.0);
+        }
+        // Taken, not borrowed in a closure: a closure would not be compiled for the
+        // instruction set of this function.
+        let mut buffers = SCRATCH.take();
+        for first in (0..self.m).step_by(BLOCK) {
+            let queries = first..(first + BLOCK).min(self.m);
+            let keys = self.seen(first).start / PAD * PAD..queries.end;
+            // Room for the vector that the last key is in.
+            let stride = row_lines::<f32>(keys.len().next_multiple_of(PAD)) * 16;
+            let [scores, d_scores, slopes, turned, rounded] = &mut buffers;
+            let mut block = Block {
+                scores: scores.numbers(queries.len() * stride),
+                d_scores: d_scores.numbers(queries.len() * stride),
+                slopes: slopes.numbers(stride),
+                queries,
+                keys,
+                stride,
+            };
+            self.score(dot, &mut block);
+            for row in 0..block.queries.len() {
+                self.weigh(dot.sums(), &mut block, row);
+            }
+            self.add_keys(dot, &block, turned);
+            self.set_queries(dot, &block, rounded);
+        }
+        SCRATCH.set(buffers);
+    }
+}
+
+impl Head<'_> {
+    /// The positions that a query sees.
+    fn seen(&self, query: usize) -> Range<usize> {
+        let first = self.params.window.map_or(0, |window| (query + 1).saturating_sub(window));
+        first..query + 1
+    }
+    /// First column of the head in rows of keys and values.
+    fn kv_column(&self) -> usize {
+        self.head * self.params.kv_heads / self.params.heads * self.params.head_dim
+    }
+    /// First column of the head in rows of queries.
+    fn column(&self) -> usize {
+        self.head * self.params.head_dim
+    }
+
+    /// `S = q k^T` and `dP = dout v^T`, without scale and cap.
+    #[inline(always)]
+    fn score<D: Dot>(&self, dot: D, block: &mut Block<'_>) {
+        let (operands, dim) = (self.operands, self.params.head_dim);
+        let pairs =
+            [(operands.q, operands.k, &mut *block.scores), (operands.dout, operands.v, &mut *block.d_scores)];
+        for (x, w, scores) in pairs {
+            let out = Output::new(scores, block.stride);
+            for first in block.queries.clone().step_by(STEP) {
+                let queries = first..(first + STEP).min(block.queries.end);
+                let keys = self.seen(first).start.max(block.keys.start)..queries.end;
+                let origin = (first - block.queries.start, keys.start - block.keys.start);
+                let x = part::<D>(x, queries, self.column()..self.column() + dim);
+                let w = part::<D>(w, keys, self.kv_column()..self.kv_column() + dim);
+                product(dot, x, w, &SetSink { out: &out, origin });
+            }
+        }
+    }
+
+    /// A row of S becomes P, and its row of dP becomes dS:
+    /// `P = e^(S - max) / sum`, `D = sum P dP`, `dS = P (dP - D) slope scale`.
+    #[inline(always)]
+    fn weigh<L: Lanes>(&self, l: L, block: &mut Block<'_>, row: usize) {
+        let seen = self.seen(block.queries.start + row);
+        let seen = seen.start - block.keys.start..seen.end - block.keys.start;
+        let scores = &mut block.scores[row * block.stride..][..block.stride];
+        let d_scores = &mut block.d_scores[row * block.stride..][..block.stride];
+        for outside in [0..seen.start, seen.end..block.stride] {
+            scores[outside.clone()].fill(0.0);
+            d_scores[outside].fill(0.0);
+        }
+        let whole = seen.start / PAD * PAD..seen.end.next_multiple_of(PAD);
+        let (s, d) = (&mut scores[whole.clone()], &mut d_scores[whole.clone()]);
+        let slopes = &mut block.slopes[..s.len()];
+        self.cap(l, s, slopes);
+        s[..seen.start - whole.start].fill(f32::NEG_INFINITY);
+        s[seen.end - whole.start..].fill(f32::NEG_INFINITY);
+        let mut top = l.splat(f32::NEG_INFINITY);
+        for s in s.chunks_exact(L::WIDTH) {
+            top = l.max(l.load(s), top);
+        }
+        let top = l.splat(l.max_lane(top));
+        let (mut sum, mut weighted) = (l.splat(0.0), l.splat(0.0));
+        for (s, d) in s.chunks_exact_mut(L::WIDTH).zip(d.chunks_exact(L::WIDTH)) {
+            let e = exp(l, l.sub(l.load(s), top));
+            sum = l.add(sum, e);
+            weighted = l.fma(e, l.load(d), weighted);
+            l.store(s, e);
+        }
+        let share = 1.0 / l.sum(sum);
+        let mean = l.splat(l.sum(weighted) * share);
+        let (share, scale) = (l.splat(share), l.splat(self.params.scale));
+        let places = s.chunks_exact_mut(L::WIDTH).zip(d.chunks_exact_mut(L::WIDTH));
+        for ((s, d), slope) in places.zip(slopes.chunks_exact(L::WIDTH)) {
+            let p = l.mul(l.load(s), share);
+            let slope = if self.params.softcap.is_some() { l.mul(scale, l.load(slope)) } else { scale };
+            let ds = l.mul(l.mul(p, l.sub(l.load(d), mean)), slope);
+            l.store(s, p);
+            l.store(d, ds);
+        }
+    }
+
+    /// Scales scores, and caps them: `s = c tanh(s / c)`, whose slope is `1 - tanh^2(s / c)`.
+    #[inline(always)]
+    fn cap<L: Lanes>(&self, l: L, scores: &mut [f32], slopes: &mut [f32]) {
+        let Some(cap) = self.params.softcap else {
+            let scale = l.splat(self.params.scale);
+            for s in scores.chunks_exact_mut(L::WIDTH) {
+                let scaled = l.mul(l.load(s), scale);
+                l.store(s, scaled);
+            }
+            return;
+        };
+        let (inner, cap, one) = (l.splat(self.params.scale / cap), l.splat(cap), l.splat(1.0));
+        for (s, slope) in scores.chunks_exact_mut(L::WIDTH).zip(slopes.chunks_exact_mut(L::WIDTH)) {
+            let t = tanh(l, l.mul(l.load(s), inner));
+            l.store(s, l.mul(cap, t));
+            l.store(slope, l.sub(one, l.mul(t, t)));
+        }
+    }
+
+    /// `dv += P^T dout`, `dk += dS^T q`.
+    #[inline(always)]
+    fn add_keys<D: Dot>(&self, dot: D, block: &Block<'_>, buffer: &mut Aligned) {
+        let (count, keys, dim) = (block.queries.len(), block.keys.len(), self.params.head_dim);
+        let stride = row_lines::<D::Element>(count) * 64 / size_of::<D::Element>();
+        let pairs = [
+            (&*block.scores, self.operands.dout_turned, self.to.v),
+            (&*block.d_scores, self.operands.q_turned, self.to.k),
+        ];
+        for (values, w, out) in pairs {
+            let turned = buffer.numbers::<D::Element>(keys * stride);
+            let to = Disjoint::new(&mut *turned);
+            let x = Part { values, stride: block.stride, columns: 0..keys };
+            // SAFETY: the buffer is this thread's own.
+            unsafe { turn_columns(dot, x, Target { elements: &to, start: 0, stride }) };
+            let w = part::<D>(w, self.column()..self.column() + dim, block.queries.clone());
+            let origin = (self.head * self.m + block.keys.start, 0);
+            product(dot, Rows::new(turned, stride, keys, count), w, &AddSink { out, origin });
+        }
+    }
+
+    /// `dq = dS k`.
+    #[inline(always)]
+    fn set_queries<D: Dot>(&self, dot: D, block: &Block<'_>, buffer: &mut Aligned) {
+        let (count, keys, dim) = (block.queries.len(), block.keys.len(), self.params.head_dim);
+        let stride = row_lines::<D::Element>(keys) * 64 / size_of::<D::Element>();
+        let rows = buffer.numbers::<D::Element>(count * stride);
+        let from = block.d_scores.chunks_exact(block.stride);
+        for (from, to) in from.zip(rows.chunks_exact_mut(stride)) {
+            dot.convert(&from[..keys], &mut to[..keys]);
+        }
+        let columns = self.kv_column()..self.kv_column() + dim;
+        let w = part::<D>(self.operands.k_turned, columns, block.keys.clone());
+        let sink = SetSink { out: self.to.q, origin: (block.queries.start, self.column()) };
+        product(dot, Rows::new(rows, stride, count, keys), w, &sink);
+    }
+}
+
+/// Some rows of an operand, some columns of these.
+#[inline(always)]
+fn part<D: Dot>(of: Operand<'_>, rows: Range<usize>, columns: Range<usize>) -> Rows<'_, D::Element> {
+    let elements = &of.elements::<D::Element>()[rows.start * of.stride + columns.start..];
+    Rows::new(elements, of.stride, rows.len(), columns.len())
+}
