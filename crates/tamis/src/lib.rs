@@ -15,6 +15,7 @@ pub mod model;
 pub mod nano;
 pub mod ops;
 pub mod recipe;
+pub mod recover;
 pub mod run;
 pub mod units;
 

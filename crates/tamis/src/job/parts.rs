@@ -4,7 +4,6 @@
 
 use tamis_kernels::pack::PackedMatrix;
 
-use super::run::linear_name;
 use crate::artifact::Stored;
 use crate::compress::{ClipSearch, Method, TensorPlan, Threads, Weights, compress_tensor};
 use crate::error::{Error, Result};
@@ -40,7 +39,7 @@ pub(super) fn block_tensors(checkpoint: &Checkpoint, index: usize, mut block: Bl
     let mut tensors = Tensors::new();
     for role in Role::ALL {
         if let Some(linear) = block.linear_mut(role) {
-            let name = format!("{}.weight", linear_name(config, index, role));
+            let name = format!("{}.weight", role.name(config, index));
             tensors.push((name, Stored::Matrix(linear.weight.clone())));
         }
     }
@@ -56,8 +55,7 @@ pub(super) fn block_tensors(checkpoint: &Checkpoint, index: usize, mut block: Bl
 /// Puts the stored linears of a block back in place.
 pub(super) fn restore(block: &mut Block, config: &Config, index: usize, tensors: Tensors) -> Result<()> {
     for (name, stored) in tensors {
-        let role =
-            Role::ALL.into_iter().find(|r| format!("{}.weight", linear_name(config, index, *r)) == name);
+        let role = Role::ALL.into_iter().find(|r| format!("{}.weight", r.name(config, index)) == name);
         match (role.and_then(|role| block.linear_mut(role)), stored) {
             (Some(linear), Stored::Matrix(weight)) => linear.weight = weight,
             (None, Stored::Vector(_)) => {}

@@ -152,7 +152,7 @@ impl Job<'_> {
         let mut replace = |roles: &[Role], gram: Option<&Gram>, block: &mut Block| {
             let mut shared: Vec<Evidence> = Vec::new();
             for &role in roles {
-                let name = linear_name(config, index, role);
+                let name = role.name(config, index);
                 let plan = &plans.by_name[&name];
                 let evidence = gram.map(|gram| prepared(&mut shared, gram, plan));
                 let compressed = self.linear(block, role, evidence, plan).map_err(|e| e.tensor(&name))?;
@@ -222,26 +222,11 @@ fn present(block: &Block) -> Vec<Role> {
     Role::ALL.into_iter().filter(|role| block.linear(*role).is_some()).collect()
 }
 
-/// Name of a block's linear, without `.weight`.
-pub(super) fn linear_name(config: &Config, index: usize, role: Role) -> String {
-    let names = config.architecture.family().names;
-    let relative = match role {
-        Role::Q => names.q,
-        Role::K => names.k,
-        Role::V => names.v,
-        Role::O => names.o,
-        Role::Gate => names.gate.unwrap_or_default(),
-        Role::Up => names.up,
-        Role::Down => names.down,
-    };
-    format!("{}.{index}.{relative}", names.block)
-}
-
 /// Names of all linears that a recipe speaks about.
 pub(super) fn linear_names(config: &Config) -> Vec<String> {
     let roles = Role::ALL.into_iter().filter(|r| *r != Role::Gate || config.activation.gated());
     let roles: Vec<Role> = roles.collect();
-    (0..config.layers.len()).flat_map(|i| roles.iter().map(move |r| linear_name(config, i, *r))).collect()
+    (0..config.layers.len()).flat_map(|i| roles.iter().map(move |r| r.name(config, i))).collect()
 }
 
 /// The recipe, tensor by tensor.

@@ -22,7 +22,7 @@ impl Checkpoint {
     /// Reads the linear layer `name`, `[out, in]`, with its bias if the file has one.
     pub fn linear(&self, name: &str, out: usize, cols: usize) -> Result<Linear> {
         let bias = self.optional_vector(&format!("{name}.bias"), out)?;
-        Ok(Linear { weight: self.matrix(name, out, cols)?, bias })
+        Ok(Linear::new(self.matrix(name, out, cols)?, bias))
     }
     /// Reads the weights of the norm `name`; a layer norm may have a bias.
     pub fn norm(&self, name: &str, width: usize, norm: Norm) -> Result<NormWeights> {

@@ -41,6 +41,58 @@ pub enum Role {
 impl Role {
     /// All roles.
     pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// Name of this linear of block `index`, without `.weight`.
+    pub fn name(self, config: &Config, index: usize) -> String {
+        let names = config.architecture.family().names;
+        let relative = match self {
+            Self::Q => names.q,
+            Self::K => names.k,
+            Self::V => names.v,
+            Self::O => names.o,
+            Self::Gate => names.gate.unwrap_or_default(),
+            Self::Up => names.up,
+            Self::Down => names.down,
+        };
+        format!("{}.{index}.{relative}", names.block)
+    }
+}
+
+/// The norms that a block may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NormRole {
+    /// Of attention.
+    Attention,
+    /// Of queries, head by head.
+    Query,
+    /// Of keys, head by head.
+    Key,
+    /// Of what attention adds.
+    PostAttention,
+    /// Of the MLP.
+    Mlp,
+    /// Of what the MLP adds.
+    PostMlp,
+}
+
+impl NormRole {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Attention, Self::Query, Self::Key, Self::PostAttention, Self::Mlp, Self::PostMlp];
+
+    /// Name of this norm of block `index`, without `.weight`.
+    pub fn name(self, config: &Config, index: usize) -> String {
+        let names = config.architecture.family().names;
+        let relative = match self {
+            Self::Attention => names.attention_norm,
+            Self::Query => names.q_norm,
+            Self::Key => names.k_norm,
+            Self::PostAttention => names.post_attention_norm.unwrap_or_default(),
+            Self::Mlp => names.mlp_norm,
+            Self::PostMlp => names.post_mlp_norm.unwrap_or_default(),
+        };
+        format!("{}.{index}.{relative}", names.block)
+    }
 }
 
 /// Weights of a block.
@@ -153,10 +205,38 @@ impl Block {
         }
     }
 
+    /// The norm of a role, where the block has it.
+    pub fn norm(&self, role: NormRole) -> Option<&NormWeights> {
+        match role {
+            NormRole::Attention => Some(&self.attention_norm),
+            NormRole::Query => self.q_norm.as_ref(),
+            NormRole::Key => self.k_norm.as_ref(),
+            NormRole::PostAttention => self.post_attention_norm.as_ref(),
+            NormRole::Mlp => Some(&self.mlp_norm),
+            NormRole::PostMlp => self.post_mlp_norm.as_ref(),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn norm_mut(&mut self, role: NormRole) -> Option<&mut NormWeights> {
+        match role {
+            NormRole::Attention => Some(&mut self.attention_norm),
+            NormRole::Query => self.q_norm.as_mut(),
+            NormRole::Key => self.k_norm.as_mut(),
+            NormRole::PostAttention => self.post_attention_norm.as_mut(),
+            NormRole::Mlp => Some(&mut self.mlp_norm),
+            NormRole::PostMlp => self.post_mlp_norm.as_mut(),
+        }
+    }
+
     /// All norms of the block.
     pub fn norms(&self) -> impl Iterator<Item = &NormWeights> {
-        let optional = [&self.q_norm, &self.k_norm, &self.post_attention_norm, &self.post_mlp_norm];
-        [&self.attention_norm, &self.mlp_norm].into_iter().chain(optional.into_iter().flatten())
+        NormRole::ALL.into_iter().filter_map(|role| self.norm(role))
+    }
+
+    /// Window and rotary table.
+    pub fn layer(&self) -> Layer {
+        self.layer
     }
 
     /// `x [m, hidden]` through the whole block, in place.
@@ -215,8 +295,7 @@ impl Block {
     pub fn attention_mix(&self, pass: Pass<'_>, h: &[f32], spans: &mut [Span<'_>]) -> Vec<f32> {
         let config = pass.config;
         let rotation = pass.rotations.get(self.layer.rope);
-        let [q, k, v] =
-            pass.ops.linears(h, &[&self.q, &self.k, &self.v], pass.alpha).try_into().expect("three");
+        let [q, k, v] = together(pass, h, [&self.q, &self.k, &self.v]);
         let q = heads(pass, q, self.q_norm.as_ref(), rotation);
         let k = heads(pass, k, self.k_norm.as_ref(), rotation);
         let params = self.attention(config);
@@ -234,7 +313,8 @@ impl Block {
         mixed
     }
 
-    fn attention(&self, config: &Config) -> AttentionParams {
+    /// Shape and rule of its attention.
+    pub fn attention(&self, config: &Config) -> AttentionParams {
         AttentionParams {
             heads: config.heads,
             kv_heads: config.kv_heads,
@@ -260,7 +340,7 @@ impl Block {
     pub fn mlp_mix(&self, pass: Pass<'_>, h: &[f32]) -> Vec<f32> {
         let (mut x, up) = match &self.gate {
             Some(gate) => {
-                let [x, up] = pass.ops.linears(h, &[gate, &self.up], pass.alpha).try_into().expect("two");
+                let [x, up] = together(pass, h, [gate, &self.up]);
                 (x, Some(up))
             }
             None => (apply(pass, &self.up, h), None),
@@ -293,9 +373,14 @@ fn heads(
 }
 
 fn apply(pass: Pass<'_>, linear: &Linear, x: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; x.len() / linear.weight.cols() * linear.weight.rows()];
-    pass.ops.linear(x, linear, pass.alpha, &mut y);
-    y
+    linear.apply(pass.ops, x, pass.alpha)
+}
+
+/// Several layers of the same `x`.
+fn together<const N: usize>(pass: Pass<'_>, x: &[f32], layers: [&Linear; N]) -> [Vec<f32>; N] {
+    let mut ys = pass.ops.linears(x, &layers, pass.alpha);
+    layers.iter().zip(&mut ys).for_each(|(layer, y)| layer.adapt(pass.ops, x, y));
+    ys.try_into().expect("one result a layer")
 }
 
 fn normed(pass: Pass<'_>, weights: &NormWeights, x: &[f32]) -> Vec<f32> {

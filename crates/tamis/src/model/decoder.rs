@@ -107,7 +107,7 @@ impl Stem {
         let names = config.architecture.family().names;
         let is = |name: Option<&str>| name.is_some_and(|name| tensor.strip_suffix(".weight") == Some(name));
         if is(Some(names.embedding)) {
-            self.embedding = Arc::new(Linear { weight, bias: self.embedding.bias.clone() });
+            self.embedding = Arc::new(Linear::new(weight, self.embedding.bias.clone()));
         } else if is(names.positions) {
             self.positions = Some(weight);
         } else if let (true, Some(project)) = (is(names.project_in), &mut self.project_in) {
@@ -264,9 +264,29 @@ impl Decoder {
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
+    /// The blocks, to be changed.
+    pub fn blocks_mut(&mut self) -> &mut [Block] {
+        &mut self.blocks
+    }
     /// The last residual stream to logits.
     pub fn crown(&self) -> &Crown {
         &self.crown
+    }
+    /// The norm before the head, to be changed.
+    pub fn final_norm_mut(&mut self) -> Option<&mut NormWeights> {
+        self.crown.final_norm.as_mut()
+    }
+    /// Puts another matrix in place of the embedding, and of the head if they are one.
+    pub fn set_embedding(&mut self, weight: Weight) {
+        let embedding = Arc::new(Linear::new(weight, self.stem.embedding.bias.clone()));
+        if self.config.tied {
+            self.crown.head = Arc::clone(&embedding);
+        }
+        self.stem.embedding = embedding;
+    }
+    /// Puts another matrix in place of a head of its own.
+    pub fn set_head(&mut self, weight: Weight) {
+        self.crown.head = Arc::new(Linear::new(weight, self.crown.head.bias.clone()));
     }
 
     /// Allows sequences of `context` tokens, where that is more than the model was made for. What

@@ -1,5 +1,7 @@
 //! Weights as they are kept in memory, and the linear layer made of them.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
 use tamis_kernels::Pool;
 use tamis_kernels::pack::{
@@ -7,6 +9,7 @@ use tamis_kernels::pack::{
     PackedMatrix, RowSource, SievedRows, SievedTiles, SparseRows, SparseTiles, TileMatrix,
 };
 
+use super::adapter::LowRank;
 use crate::error::{Error, Result};
 use crate::ops::Ops;
 use crate::units::Alpha;
@@ -184,16 +187,35 @@ impl Weight {
     }
 }
 
-/// `y = x W^T + b`.
+/// `y = x W^T + b`, and what an adapter adds.
 #[derive(Debug, Clone)]
 pub struct Linear {
     /// `[out, in]`.
     pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Vec<f32>>,
+    /// A low-rank addition; those who share a model choose one each.
+    pub adapter: Option<Arc<LowRank>>,
 }
 
 impl Linear {
+    /// Without an adapter.
+    pub fn new(weight: Weight, bias: Option<Vec<f32>>) -> Self {
+        Self { weight, bias, adapter: None }
+    }
+    /// `y [m, out]` of `x [m, in]`.
+    pub fn apply(&self, ops: &dyn Ops, x: &[f32], alpha: Alpha) -> Vec<f32> {
+        let mut y = vec![0.0; x.len() / self.weight.cols() * self.weight.rows()];
+        ops.linear(x, self, alpha, &mut y);
+        self.adapt(ops, x, &mut y);
+        y
+    }
+    /// Adds what the adapter adds.
+    pub fn adapt(&self, ops: &dyn Ops, x: &[f32], y: &mut [f32]) {
+        if let Some(adapter) = &self.adapter {
+            adapter.add(ops, x, y);
+        }
+    }
     /// Puts the weight into the form that `ops` multiplies fastest.
     pub fn prepare(&mut self, ops: &dyn Ops) {
         let nothing = Weight::F32(DenseF32::default());
@@ -201,7 +223,8 @@ impl Linear {
     }
     /// Bytes that one application at `alpha` reads, the bias included.
     pub fn bytes_at(&self, alpha: Alpha) -> usize {
-        self.weight.bytes_at(alpha) + self.bias.as_ref().map_or(0, |b| size_of_val(&b[..]))
+        let adapter = self.adapter.as_ref().map_or(0, |adapter| adapter.bytes());
+        adapter + self.weight.bytes_at(alpha) + self.bias.as_ref().map_or(0, |b| size_of_val(&b[..]))
     }
 }
 
@@ -239,7 +262,7 @@ mod tests {
             assert_eq!(weight.bytes_at(alpha), base_bytes + ortho_bytes);
             assert_eq!(weight.products_at(alpha), 64 + 3);
         }
-        let linear = Linear { weight, bias: Some(vec![0.0; 2]) };
+        let linear = Linear::new(weight, Some(vec![0.0; 2]));
         assert_eq!(linear.bytes_at(Alpha::ZERO), base_bytes + 8);
     }
 }

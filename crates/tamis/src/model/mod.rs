@@ -1,6 +1,7 @@
 //! What a decoder is. Architectures differ only in data: a [`Config`] and a table
 //! of names; one file each. The forward pass is written once.
 
+pub mod adapter;
 pub mod architecture;
 pub mod block;
 pub mod config;
@@ -24,6 +25,7 @@ pub mod rotation;
 #[cfg(test)]
 pub(crate) mod toy;
 
+pub use adapter::LowRank;
 pub use architecture::Architecture;
 pub use block::Block;
 pub use config::{Config, Layer};

@@ -30,8 +30,18 @@ impl Cpu {
         layer.weight.with_rows(alpha, |w| linear(&self.kernels, x, w, rounding, y));
     }
 
+    /// Instruction set and threads.
+    pub(super) fn kernels(&self) -> &tamis_kernels::Cpu {
+        &self.kernels
+    }
+
+    /// Rounding of the operands of a product of activations with each other.
+    pub(super) fn products(&self) -> linear::Precision {
+        if self.precision == Precision::F32 { linear::Precision::F32 } else { linear::Precision::Bf16 }
+    }
+
     /// Rounding of the operands of a product that no integer kernel takes.
-    fn rounding(&self, weight: &Weight) -> linear::Precision {
+    pub(super) fn rounding(&self, weight: &Weight) -> linear::Precision {
         match (self.precision, weight) {
             (Precision::F32, _) => linear::Precision::F32,
             // bf16 would take three bits of each weight.
@@ -127,9 +137,7 @@ impl Ops for Cpu {
         }
     }
     fn gram(&self, x: &[f32], sum: &mut [f64]) {
-        let rounding =
-            if self.precision == Precision::F32 { linear::Precision::F32 } else { linear::Precision::Bf16 };
-        gram::gram_add(&self.kernels, x, sum.len().isqrt(), rounding, sum);
+        gram::gram_add(&self.kernels, x, sum.len().isqrt(), self.products(), sum);
     }
     fn add(&self, x: &mut [f32], y: &[f32]) {
         activation::add(&self.kernels, x, y);

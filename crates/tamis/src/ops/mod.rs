@@ -3,9 +3,11 @@
 //! Rows are tokens; every op treats each row on its own, so neither the batch nor
 //! the number of threads can change a bit of the result.
 
+pub mod backward;
 mod cpu;
 mod reference;
 
+pub use backward::Backward;
 pub use cpu::Cpu;
 pub use reference::Reference;
 pub use tamis_kernels::attention::{AttentionParams, CacheFull, CacheType, KvLayer};

@@ -1,0 +1,179 @@
+//! From the last residual stream to a loss, and back: final norm, head and loss a few rows at a time,
+//! because a row of logits is as wide as the vocabulary. Knows no blocks and no text.
+
+use super::gradient::Pass;
+use super::parameters::Parameters;
+use super::plan::Plan;
+use crate::model::{Decoder, Linear, Weight};
+use crate::ops::backward::{DivergenceWeight, Normed, Teacher};
+use crate::units::Alpha;
+
+/// Rows whose logits are in memory at once.
+pub const ROWS: usize = 256;
+
+/// What is known of a teacher's opinion on every row.
+#[derive(Debug, Clone, Default)]
+pub struct Opinions {
+    /// Its likeliest tokens, `[m, top]`.
+    pub ids: Vec<u32>,
+    /// Their log-probabilities.
+    pub log_probs: Vec<f32>,
+    /// Tokens a row.
+    pub top: usize,
+}
+
+/// What the logits are compared with. Losses are means over all rows of a step; a factor of zero
+/// leaves a part out.
+#[derive(Debug, Clone, Copy)]
+pub struct Goal<'a> {
+    /// The token that follows, `[m]`.
+    pub targets: &'a [u32],
+    /// Factor on the cross-entropy with it.
+    pub next_token: f32,
+    /// A teacher.
+    pub teacher: Option<&'a Opinions>,
+    /// Factor on the divergence from the teacher.
+    pub distillation: f32,
+    /// What divides the logits of both in the divergence.
+    pub temperature: f32,
+    /// Rows of the whole step: what sums are divided by.
+    pub rows: usize,
+}
+
+/// Sums over rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Losses {
+    /// Cross-entropy with the next token.
+    pub next_token: f64,
+    /// Divergence from the teacher.
+    pub divergence: f64,
+}
+
+impl std::ops::AddAssign for Losses {
+    fn add_assign(&mut self, other: Self) {
+        self.next_token += other.next_token;
+        self.divergence += other.divergence;
+    }
+}
+
+/// The losses of the last residual stream `x [m, hidden]`, and its gradient.
+pub fn loss(
+    pass: Pass<'_>,
+    decoder: &Decoder,
+    plan: &Plan,
+    to: &mut Parameters,
+    (x, goal): (&[f32], Goal<'_>),
+) -> (Losses, Vec<f32>) {
+    let crown = decoder.crown();
+    let normed = crown.final_norm().map(|norm| pass.norm(norm, x));
+    let h = normed.as_deref().unwrap_or(x);
+    let projected = crown.project_out().map(|project| project.apply(pass.ops, h, Alpha::ONE));
+    let seen = projected.as_deref().unwrap_or(h);
+    let width = pass.config.embedding_width;
+    let mut dh = vec![0.0; seen.len()];
+    let mut losses = Losses::default();
+    for (index, (h, dh)) in seen.chunks(ROWS * width).zip(dh.chunks_mut(ROWS * width)).enumerate() {
+        let rows = index * ROWS..index * ROWS + h.len() / width;
+        let (part, dlogits) = chunk(pass, crown.head(), h, (rows, goal));
+        losses += part;
+        pass.ops.input_gradient(&dlogits, crown.head(), Alpha::ONE, dh);
+        if let Some(id) = if pass.config.tied { plan.embedding } else { plan.head } {
+            pass.ops.weight_gradient((&dlogits, pass.config.vocab), (h, width), to.grads(id));
+        }
+    }
+    if let Some(project) = crown.project_out() {
+        let mut back = vec![0.0; h.len()];
+        pass.ops.input_gradient(&dh, project, Alpha::ONE, &mut back);
+        dh = back;
+    }
+    if let Some(norm) = crown.final_norm() {
+        dh = pass.norm_back((norm, plan.final_norm), to, Normed { x, dy: &dh });
+    }
+    (losses, dh)
+}
+
+/// Losses of some rows, and the gradients of their logits.
+fn chunk(
+    pass: Pass<'_>,
+    head: &Linear,
+    h: &[f32],
+    (rows, goal): (std::ops::Range<usize>, Goal<'_>),
+) -> (Losses, Vec<f32>) {
+    let mut logits = head.apply(pass.ops, h, Alpha::ONE);
+    if let Some(cap) = pass.config.logit_softcap {
+        logits.iter_mut().for_each(|l| *l = cap * (*l / cap).tanh());
+    }
+    // d cap tanh(l / cap) / dl = 1 - tanh^2.
+    let slopes: Option<Vec<f32>> =
+        pass.config.logit_softcap.map(|cap| logits.iter().map(|l| 1.0 - (l / cap).powi(2)).collect());
+    let share = 1.0 / goal.rows as f32;
+    let mut losses = vec![0.0; rows.len()];
+    let mut sums = Losses::default();
+    let total = |losses: &[f32]| losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+    let distilled = goal.teacher.filter(|_| goal.distillation > 0.0).map(|known| {
+        let mut logits = logits.clone();
+        let places = rows.start * known.top..rows.end * known.top;
+        let teacher =
+            Teacher { ids: &known.ids[places.clone()], log_probs: &known.log_probs[places], top: known.top };
+        // The gradient falls like 1 / T^2 where the logits are small beside T (Hinton 2015, arXiv 1503.02531).
+        let scale = goal.distillation * share * goal.temperature * goal.temperature;
+        let weight = DivergenceWeight { temperature: goal.temperature, scale };
+        pass.ops.divergence(&mut logits, teacher, weight, &mut losses);
+        sums.divergence = total(&losses);
+        logits
+    });
+    pass.ops.cross_entropy(&mut logits, &goal.targets[rows], goal.next_token * share, &mut losses);
+    sums.next_token = total(&losses);
+    if let Some(distilled) = distilled {
+        pass.ops.add(&mut logits, &distilled);
+    }
+    if let Some(slopes) = slopes {
+        logits.iter_mut().zip(slopes).for_each(|(l, slope)| *l *= slope);
+    }
+    (sums, logits)
+}
+
+/// What a teacher thinks about every row of its last residual stream: its `top` likeliest tokens.
+pub fn opinions(pass: Pass<'_>, teacher: &Decoder, x: &[f32], (top, temperature): (usize, f32)) -> Opinions {
+    let (crown, hidden) = (teacher.crown(), pass.config.hidden);
+    let mut known = Opinions { top, ..Opinions::default() };
+    let model_pass =
+        crate::model::block::Pass { ops: pass.ops, config: pass.config, rotations: &[], alpha: Alpha::ONE };
+    let mut logits = Vec::new();
+    for x in x.chunks(ROWS * hidden) {
+        crown.logits(model_pass, x, &mut logits);
+        for row in logits.chunks_exact_mut(pass.config.vocab) {
+            row.iter_mut().for_each(|l| *l /= temperature);
+            let all = crate::model::logits::log_sum_exp(row).unwrap_or(f64::NAN);
+            let mut order: Vec<u32> = (0..row.len() as u32).collect();
+            let by_logit = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
+            order.select_nth_unstable_by(top - 1, by_logit);
+            order.truncate(top);
+            order.sort_unstable();
+            known.log_probs.extend(order.iter().map(|id| (f64::from(row[*id as usize]) - all) as f32));
+            known.ids.extend(order);
+        }
+    }
+    known
+}
+
+/// Adds the gradient of the first residual stream to that of the embedding, row by row.
+pub fn embedding_back(pass: Pass<'_>, (tokens, dx): (&[u32], &[f32]), grads: &mut [f32]) {
+    let width = pass.config.embedding_width;
+    for (token, dx) in tokens.iter().zip(dx.chunks_exact(width)) {
+        let row = &mut grads[*token as usize * width..][..width];
+        row.iter_mut().zip(dx).for_each(|(row, dx)| *row += dx * pass.config.embedding_scale);
+    }
+}
+
+/// A weight with other values, for running: bf16 where products round to that anyway.
+pub(super) fn dense(shape: (usize, usize), values: Vec<f32>, exact: bool) -> Weight {
+    use half::bf16;
+    use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData};
+    const SHAPE: &str = "a parameter has the shape of its layer";
+    if exact {
+        return Weight::F32(DenseF32::new(shape.0, shape.1, values).expect(SHAPE));
+    }
+    let half = values.iter().map(|v| bf16::from_f32(*v)).collect();
+    Weight::Half(DenseHalf::new(shape.0, shape.1, HalfData::Bf16(half)).expect(SHAPE))
+}

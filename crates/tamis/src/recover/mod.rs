@@ -1,0 +1,21 @@
+//! Training that mends a model: gradients of every part of the decoder, what is trained and what is
+//! left alone, losses, the optimiser and its schedule. Holes stay holes: a masked weight has no master.
+//!
+//! ```text
+//! plan.rs         which parts are trained, and how          parameters.rs   the numbers, and AdamW on them
+//! gradient.rs     linear layers and norms, back             kept.rs         which weights of a matrix are kept
+//! block.rs        one block forward with a tape, and back   crown.rs        head and losses, a few rows at a time
+//! student.rs      all of it over a batch            trainable.rs    from a method to a plan
+//! ```
+
+pub mod block;
+pub mod crown;
+pub mod gradient;
+pub mod kept;
+pub mod parameters;
+pub mod plan;
+pub mod student;
+pub mod trainable;
+
+#[cfg(test)]
+mod tests;

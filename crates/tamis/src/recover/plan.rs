@@ -1,0 +1,104 @@
+//! Which parts of a decoder are trained, and how: the map from layers to [`Parameters`]. Knows no loss.
+//!
+//! LoRA: Hu 2021, arXiv 2106.09685; rank-stabilised: Kalajdzievski 2023, arXiv 2312.03732. Masks on the
+//! product (MaskLoRA): Zimmer 2023, arXiv 2312.15230.
+
+use std::sync::Arc;
+
+use super::kept::Kept;
+use super::parameters::Id;
+use crate::model::block::{NormRole, Role};
+
+/// A low-rank pair: `A [rank, in]`, `B [out, rank]`, and the factor on their product.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair {
+    /// `A`.
+    pub a: Id,
+    /// `B`.
+    pub b: Id,
+    /// Rows of `A`.
+    pub rank: usize,
+    /// The factor.
+    pub scale: f32,
+}
+
+/// How the weight of one linear is trained.
+#[derive(Debug, Clone)]
+pub enum Trained {
+    /// Not at all.
+    Frozen,
+    /// All of it.
+    Dense(Id),
+    /// The kept weights.
+    Kept(Id, Arc<Kept>),
+    /// A low-rank addition, kept apart.
+    LowRank(Pair),
+    /// A low-rank addition under the mask of the weight, `W + m (B A)`; with the kept weights to start from.
+    Masked(Pair, Arc<Kept>, Arc<Vec<f32>>),
+}
+
+/// How one linear is trained.
+#[derive(Debug, Clone)]
+pub struct LinearPlan {
+    /// Its weight.
+    pub weight: Trained,
+    /// Its bias, where that is trained.
+    pub bias: Option<Id>,
+}
+
+impl LinearPlan {
+    /// Nothing is trained.
+    pub const FROZEN: Self = Self { weight: Trained::Frozen, bias: None };
+}
+
+/// Scale and bias of a norm, where they are trained.
+#[derive(Debug, Clone, Copy)]
+pub struct NormPlan {
+    /// Its factor.
+    pub scale: Id,
+    /// Its addend.
+    pub bias: Option<Id>,
+}
+
+/// How one block is trained.
+#[derive(Debug, Clone)]
+pub struct BlockPlan {
+    linears: [LinearPlan; Role::ALL.len()],
+    norms: [Option<NormPlan>; NormRole::ALL.len()],
+}
+
+impl BlockPlan {
+    /// Nothing is trained.
+    pub const FROZEN: Self =
+        Self { linears: [LinearPlan::FROZEN; Role::ALL.len()], norms: [None; NormRole::ALL.len()] };
+
+    /// That of a linear.
+    pub fn linear(&self, role: Role) -> &LinearPlan {
+        &self.linears[role as usize]
+    }
+    /// That of a linear, to be changed.
+    pub fn linear_mut(&mut self, role: Role) -> &mut LinearPlan {
+        &mut self.linears[role as usize]
+    }
+    /// That of a norm.
+    pub fn norm(&self, role: NormRole) -> Option<NormPlan> {
+        self.norms[role as usize]
+    }
+    /// Trains a norm.
+    pub fn set_norm(&mut self, role: NormRole, plan: NormPlan) {
+        self.norms[role as usize] = Some(plan);
+    }
+}
+
+/// How a whole decoder is trained.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// One entry a block.
+    pub blocks: Vec<BlockPlan>,
+    /// The norm before the head.
+    pub final_norm: Option<NormPlan>,
+    /// The embedding, and with it a tied head.
+    pub embedding: Option<Id>,
+    /// A head of its own.
+    pub head: Option<Id>,
+}

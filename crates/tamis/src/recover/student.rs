@@ -1,0 +1,173 @@
+//! A decoder that is being trained: forward and back over a batch, and its weights brought in line
+//! with the masters after a step. Knows no text and no schedule.
+
+use std::sync::Arc;
+
+use super::block::{Tape, Trainee};
+use super::crown::{self, Goal, Losses};
+use super::gradient::{Dropout, Pass};
+use super::parameters::Parameters;
+use super::plan::{Plan, Trained};
+use crate::error::Result;
+use crate::model::adapter::LowRank;
+use crate::model::block::{NormRole, Role};
+use crate::model::rotation::Rotation;
+use crate::model::{Decoder, Linear};
+use crate::ops::{Backward, CacheType};
+
+/// What is kept of the way forward for the way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checkpointing {
+    /// All that is not cheap to make again.
+    Off,
+    /// The input of each block only: a third more work, far less memory (Chen 2016, arXiv 1604.06174).
+    Blocks,
+}
+
+/// How a pass is computed.
+#[derive(Debug, Clone, Copy)]
+pub struct Arithmetic<'a> {
+    /// Op set.
+    pub ops: &'a dyn Backward,
+    /// Keys and values.
+    pub cache: CacheType,
+    /// Whether trained weights are kept in f32 for running too, or rounded to bf16.
+    pub exact: bool,
+    /// What is kept for the way back.
+    pub checkpointing: Checkpointing,
+}
+
+/// Decoder, masters, and the plan that connects them.
+#[derive(Debug)]
+pub struct Student {
+    /// The decoder as it runs.
+    pub decoder: Decoder,
+    /// What is trained.
+    pub parameters: Parameters,
+    /// Where it belongs.
+    pub plan: Plan,
+}
+
+/// Equal sequences, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Tokens that are read.
+    pub tokens: &'a [u32],
+    /// Tokens of a sequence.
+    pub length: usize,
+    /// Noise of this batch.
+    pub dropout: Dropout,
+}
+
+impl Student {
+    /// Losses of a batch; adds its gradients.
+    pub fn learn(&mut self, how: Arithmetic<'_>, batch: Batch<'_>, goal: Goal<'_>) -> Result<Losses> {
+        let Self { decoder, parameters, plan } = self;
+        let config = decoder.config();
+        let positions: Vec<usize> = (0..batch.tokens.len()).map(|i| i % batch.length).collect();
+        let rotations = Rotation::all(config, &positions);
+        let pass = Pass {
+            ops: how.ops,
+            config,
+            rotations: &rotations,
+            length: batch.length,
+            cache: how.cache,
+            dropout: batch.dropout,
+        };
+        let mut x = decoder.stem().embed(how.ops, config, batch.tokens, &positions)?;
+        let trainee = |index| Trainee { block: &decoder.blocks()[index], plan: &plan.blocks[index], index };
+        let mut kept = Vec::new();
+        for index in 0..decoder.blocks().len() {
+            let before = (how.checkpointing == Checkpointing::Blocks).then(|| x.clone());
+            let (tape, after) = trainee(index).forward(pass, x);
+            x = after;
+            kept.push(before.map_or_else(|| Kept::Tape(Box::new(tape)), Kept::Input));
+        }
+        let (losses, mut dx) = crown::loss(pass, decoder, plan, parameters, (&x, goal));
+        drop(x);
+        for (index, kept) in kept.into_iter().enumerate().rev() {
+            let tape = match kept {
+                Kept::Tape(tape) => *tape,
+                Kept::Input(x) => trainee(index).forward(pass, x).0,
+            };
+            dx = trainee(index).backward(pass, tape, parameters, dx);
+        }
+        if let Some(id) = plan.embedding {
+            if let Some(project) = decoder.stem().project_in() {
+                let mut back = vec![0.0; batch.tokens.len() * config.embedding_width];
+                how.ops.input_gradient(&dx, project, crate::units::Alpha::ONE, &mut back);
+                dx = back;
+            }
+            crown::embedding_back(pass, (batch.tokens, &dx), parameters.grads(id));
+        }
+        Ok(losses)
+    }
+
+    /// Brings the decoder in line with the masters.
+    pub fn refresh(&mut self, how: Arithmetic<'_>) -> Result<()> {
+        let Self { decoder, parameters, plan } = self;
+        for (block, plan) in decoder.blocks_mut().iter_mut().zip(&plan.blocks) {
+            for role in Role::ALL {
+                if let Some(linear) = block.linear_mut(role) {
+                    refresh_linear(how, linear, &plan.linear(role).weight, parameters)?;
+                    if let Some(id) = plan.linear(role).bias {
+                        linear.bias = Some(parameters.values(id).to_vec());
+                    }
+                }
+            }
+            for role in NormRole::ALL {
+                if let (Some(norm), Some(plan)) = (block.norm_mut(role), plan.norm(role)) {
+                    norm.scale.copy_from_slice(parameters.values(plan.scale));
+                    norm.bias = plan.bias.map(|id| parameters.values(id).to_vec()).or(norm.bias.take());
+                }
+            }
+        }
+        if let (Some(norm), Some(plan)) = (decoder.final_norm_mut(), plan.final_norm) {
+            norm.scale.copy_from_slice(parameters.values(plan.scale));
+            norm.bias = plan.bias.map(|id| parameters.values(id).to_vec()).or(norm.bias.take());
+        }
+        let table = (decoder.config().vocab, decoder.config().embedding_width);
+        if let Some(id) = plan.embedding {
+            decoder.set_embedding(crown::dense(table, parameters.values(id).to_vec(), how.exact));
+        }
+        if let Some(id) = plan.head {
+            decoder.set_head(crown::dense(table, parameters.values(id).to_vec(), how.exact));
+        }
+        Ok(())
+    }
+}
+
+enum Kept {
+    Tape(Box<Tape>),
+    Input(Vec<f32>),
+}
+
+fn refresh_linear(
+    how: Arithmetic<'_>,
+    linear: &mut Linear,
+    trained: &Trained,
+    parameters: &Parameters,
+) -> Result<()> {
+    let shape = (linear.weight.rows(), linear.weight.cols());
+    let mut values = match trained {
+        Trained::Frozen => return Ok(()),
+        Trained::Dense(id) => parameters.values(*id).to_vec(),
+        _ => vec![0.0; shape.0 * shape.1],
+    };
+    match trained {
+        Trained::Frozen | Trained::Dense(_) => {}
+        Trained::Kept(id, kept) => kept.scatter(parameters.values(*id), |at, value| values[at] = value),
+        Trained::LowRank(pair) => {
+            let (a, b) = (parameters.values(pair.a).to_vec(), parameters.values(pair.b).to_vec());
+            linear.adapter = Some(Arc::new(LowRank::new(shape, a, b, pair.scale)?));
+            return Ok(());
+        }
+        Trained::Masked(pair, kept, base) => {
+            let (a, b) = (parameters.values(pair.a).to_vec(), parameters.values(pair.b).to_vec());
+            let product = LowRank::new(shape, a, b, pair.scale)?.product(how.ops);
+            kept.scatter(base, |at, value| values[at] = value + product[at]);
+        }
+    }
+    linear.weight = crown::dense(shape, values, how.exact);
+    Ok(())
+}

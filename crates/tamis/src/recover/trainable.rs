@@ -1,0 +1,211 @@
+//! From a decoder and a method to a plan and its masters. Knows no data and no loss.
+//!
+//! LoRA: Hu 2021, arXiv 2106.09685. Norms and biases alone mend much: Zimmer 2023, arXiv 2312.15230.
+
+use std::sync::Arc;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use super::kept::Kept;
+use super::parameters::Parameters;
+use super::plan::{BlockPlan, NormPlan, Pair, Plan, Trained};
+use super::student::Student;
+use crate::error::{Error, Result};
+use crate::model::block::{NormRole, Role};
+use crate::model::{Block, Config, Decoder, NormWeights, Weight};
+use crate::units::Alpha;
+
+/// What is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Everything.
+    Full,
+    /// The kept weights of pruned linears, all weights of the others, norms and biases.
+    Masked,
+    /// Low-rank adapters beside frozen linears, kept apart.
+    Lora,
+    /// Low-rank adapters under the masks of pruned linears, merged at the end.
+    MaskLora,
+}
+
+/// Adapters: which linears, how large, and their factor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoraSpec {
+    /// Rows of `A`.
+    pub rank: usize,
+    /// The factor on `B A` is this over the rank, or over its root.
+    pub alpha: f32,
+    /// Whether the factor is rank-stabilised: over the root of the rank.
+    pub rank_stabilised: bool,
+    /// Ends of the names of the linears that get one: `q_proj`.
+    pub targets: Vec<String>,
+}
+
+impl LoraSpec {
+    /// The factor on `B A`.
+    pub fn scale(&self) -> f32 {
+        self.alpha / if self.rank_stabilised { (self.rank as f32).sqrt() } else { self.rank as f32 }
+    }
+    /// Whether a linear of this name gets an adapter.
+    pub fn matches(&self, name: &str) -> bool {
+        self.targets
+            .iter()
+            .any(|t| name == t || name.strip_suffix(t.as_str()).is_some_and(|n| n.ends_with('.')))
+    }
+}
+
+/// What is trained besides what the method names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extras {
+    /// Norms and biases.
+    pub norms: bool,
+    /// Embedding and head.
+    pub embedding: bool,
+}
+
+/// What is trained, in full.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The method.
+    pub method: Method,
+    /// Adapters, where the method has some.
+    pub lora: LoraSpec,
+    /// What else.
+    pub extras: Extras,
+    /// Draws the first values of `A`.
+    pub seed: u64,
+}
+
+/// Trains `decoder` as `spec` says. Errors: targets that match no linear; masks where nothing is pruned.
+pub fn prepare(decoder: Decoder, spec: &Spec) -> Result<Student> {
+    let mut builder = Builder {
+        config: decoder.config(),
+        spec,
+        parameters: Parameters::default(),
+        random: ChaCha8Rng::seed_from_u64(spec.seed),
+        matched: 0,
+        pruned: 0,
+    };
+    let mut plan = Plan::default();
+    for (index, block) in decoder.blocks().iter().enumerate() {
+        plan.blocks.push(builder.block(block, index)?);
+    }
+    builder.ends(&decoder, &mut plan);
+    let Builder { parameters, matched, pruned, .. } = builder;
+    if matches!(spec.method, Method::Lora | Method::MaskLora) && matched == 0 {
+        let targets = spec.lora.targets.join(", ");
+        return Err(Error::usage(format!("no linear is called {targets}"))
+            .next("name linears as the model does: q_proj, v_proj, gate_proj"));
+    }
+    if matches!(spec.method, Method::Masked | Method::MaskLora) && pruned == 0 {
+        return Err(Error::usage("no linear of this model is pruned, so there is no mask to keep")
+            .next("prune first (tamis compress --recipe wanda50), or use --method full or lora"));
+    }
+    Ok(Student { decoder, parameters, plan })
+}
+
+struct Builder<'a> {
+    config: &'a Config,
+    spec: &'a Spec,
+    parameters: Parameters,
+    random: ChaCha8Rng,
+    /// Linears with an adapter.
+    matched: usize,
+    /// Linears with a mask.
+    pruned: usize,
+}
+
+impl Builder<'_> {
+    fn block(&mut self, block: &Block, index: usize) -> Result<BlockPlan> {
+        let mut plan = BlockPlan::FROZEN;
+        for role in Role::ALL {
+            let Some(linear) = block.linear(role) else { continue };
+            let name = role.name(self.config, index);
+            plan.linear_mut(role).weight = self.weight(&name, &linear.weight)?;
+            if let Some(bias) = linear.bias.as_ref().filter(|_| self.spec.extras.norms) {
+                plan.linear_mut(role).bias =
+                    Some(self.parameters.add(format!("{name}.bias"), bias.clone(), false));
+            }
+        }
+        for role in NormRole::ALL {
+            if let Some(norm) = block.norm(role).filter(|_| self.spec.extras.norms) {
+                let norm = self.norm(&role.name(self.config, index), norm);
+                plan.set_norm(role, norm);
+            }
+        }
+        Ok(plan)
+    }
+
+    fn weight(&mut self, name: &str, weight: &Weight) -> Result<Trained> {
+        let Spec { method, lora, .. } = self.spec;
+        let tensor = format!("{name}.weight");
+        let kept = || weight.kept().map(|flags| Arc::new(Kept::new(&flags)));
+        Ok(match method {
+            Method::Full => Trained::Dense(self.parameters.add(tensor, weight.to_f32(Alpha::ONE), true)),
+            Method::Masked => match kept() {
+                Some(kept) => {
+                    self.pruned += 1;
+                    let values = kept.gather(&weight.to_f32(Alpha::ONE));
+                    Trained::Kept(self.parameters.add(tensor, values, true), kept)
+                }
+                None => Trained::Dense(self.parameters.add(tensor, weight.to_f32(Alpha::ONE), true)),
+            },
+            Method::Lora | Method::MaskLora if !lora.matches(name) => Trained::Frozen,
+            Method::Lora => Trained::LowRank(self.pair(name, weight)?),
+            Method::MaskLora => {
+                let pair = self.pair(name, weight)?;
+                let kept =
+                    kept().unwrap_or_else(|| Arc::new(Kept::new(&vec![true; weight.rows() * weight.cols()])));
+                self.pruned += usize::from(weight.kept().is_some());
+                let base = Arc::new(kept.gather(&weight.to_f32(Alpha::ONE)));
+                Trained::Masked(pair, kept, base)
+            }
+        })
+    }
+
+    /// `A` uniform in `+-1 / sqrt(in)`, as `torch.nn.Linear` and peft draw it; `B` zero.
+    fn pair(&mut self, name: &str, weight: &Weight) -> Result<Pair> {
+        let (rows, cols, rank) = (weight.rows(), weight.cols(), self.spec.lora.rank);
+        if rank == 0 || rank > rows.min(cols) {
+            let problem = format!("rank {rank} for a linear of {cols} inputs and {rows} outputs");
+            return Err(Error::usage(problem).tensor(name).next("choose a smaller --rank"));
+        }
+        self.matched += 1;
+        let bound = 1.0 / (cols as f32).sqrt();
+        let a = (0..rank * cols).map(|_| bound * (self.random.next_u32() as f32 / (1u64 << 31) as f32 - 1.0));
+        let a = a.collect();
+        Ok(Pair {
+            a: self.parameters.add(format!("{name}.lora_A.weight"), a, true),
+            b: self.parameters.add(format!("{name}.lora_B.weight"), vec![0.0; rows * rank], true),
+            rank,
+            scale: self.spec.lora.scale(),
+        })
+    }
+
+    fn norm(&mut self, name: &str, norm: &NormWeights) -> NormPlan {
+        let scale = self.parameters.add(format!("{name}.weight"), norm.scale.clone(), false);
+        let bias =
+            norm.bias.as_ref().map(|bias| self.parameters.add(format!("{name}.bias"), bias.clone(), false));
+        NormPlan { scale, bias }
+    }
+
+    fn ends(&mut self, decoder: &Decoder, plan: &mut Plan) {
+        let names = self.config.architecture.family().names;
+        if let Some(norm) = decoder.crown().final_norm().filter(|_| self.spec.extras.norms) {
+            plan.final_norm = Some(self.norm(names.final_norm, norm));
+        }
+        if self.spec.extras.embedding {
+            let table = |weight: &Weight| weight.to_f32(Alpha::ONE);
+            let embedding = table(&decoder.stem().embedding().weight);
+            plan.embedding =
+                Some(self.parameters.add(format!("{}.weight", names.embedding), embedding, true));
+            if !self.config.tied {
+                let head = table(&decoder.crown().head().weight);
+                plan.head = Some(self.parameters.add(format!("{}.weight", names.head), head, true));
+            }
+        }
+    }
+}
