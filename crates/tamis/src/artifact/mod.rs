@@ -18,6 +18,7 @@ mod foreign;
 mod inspect;
 mod lock;
 mod manifest;
+pub(crate) mod numbers;
 mod pruned;
 mod quantization;
 mod reader;

@@ -7,4 +7,5 @@ mod windows;
 
 pub use text::{Document, read_documents};
 pub use walk::{Replace, Walk};
+pub(crate) use windows::below;
 pub use windows::{Windows, choose_windows};

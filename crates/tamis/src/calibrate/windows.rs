@@ -66,7 +66,7 @@ pub fn choose_windows(stream: &[u32], samples: usize, length: usize, seed: u64) 
 }
 
 /// Uniform number below `bound` by rejection.
-fn below(random: &mut ChaCha8Rng, bound: usize) -> usize {
+pub(crate) fn below(random: &mut ChaCha8Rng, bound: usize) -> usize {
     let bound = bound as u64;
     let limit = u64::MAX - u64::MAX % bound;
     loop {

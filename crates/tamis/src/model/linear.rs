@@ -5,8 +5,9 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use tamis_kernels::Pool;
 use tamis_kernels::pack::{
-    BITMAP_WORD, BLOCK_SIDE, BitmapMatrix, BlockMatrix, DenseF32, DenseHalf, GgmlMatrix, HalfData,
-    PackedMatrix, RowSource, SievedRows, SievedTiles, SparseRows, SparseTiles, TileMatrix,
+    BITMAP_WORD, BLOCK_SIDE, BitmapData, BitmapKind, BitmapMatrix, BlockData, BlockKind, BlockMatrix,
+    DenseF32, DenseHalf, GgmlMatrix, HalfData, PackedMatrix, RowSource, SievedRows, SievedTiles, SparseRows,
+    SparseTiles, TileMatrix,
 };
 
 use super::adapter::LowRank;
@@ -150,6 +151,43 @@ impl Weight {
             _ => return None,
         }
         Some(kept)
+    }
+    /// The same layout and the same mask with other values, `[out, in]`, rounded as the layout does. Errors: a
+    /// value that it cannot hold; a layout of integers that leaves nothing out, which rounding alone would spoil.
+    pub fn with_values(&self, values: &[f32]) -> Result<Self> {
+        let shape = (self.rows(), self.cols());
+        let kept = self.kept().unwrap_or_default();
+        let made = match self {
+            Self::F32(_) => DenseF32::new(shape.0, shape.1, values.to_vec()).map(Self::F32),
+            Self::Half(w) => {
+                let data = match w.data() {
+                    HalfData::F16(_) => HalfData::F16(values.iter().map(|v| f16::from_f32(*v)).collect()),
+                    HalfData::Bf16(_) => HalfData::Bf16(values.iter().map(|v| bf16::from_f32(*v)).collect()),
+                };
+                DenseHalf::new(shape.0, shape.1, data).map(Self::Half)
+            }
+            Self::Bitmap(w) => {
+                let kind = match w.data() {
+                    BitmapData::Bf16(_) => BitmapKind::Bf16,
+                    BitmapData::Int8 { group, .. } => BitmapKind::Int8 { group: *group },
+                };
+                BitmapMatrix::from_dense(shape, values, &kept, kind).map(Self::Bitmap)
+            }
+            Self::Blocks(w) => {
+                let kind = match w.data() {
+                    BlockData::Bf16(_) => BlockKind::Bf16,
+                    BlockData::Integers { bits: 4, .. } => BlockKind::Int4,
+                    BlockData::Integers { .. } => BlockKind::Int8,
+                };
+                BlockMatrix::from_dense(shape, values, &w.kept(), kind).map(Self::Blocks)
+            }
+            Self::Sparse(_) => SparseRows::from_dense(shape, values, &kept).map(Self::Sparse),
+            Self::Ggml(_) | Self::Packed(_) | Self::Sieved { .. } | Self::Tiled { .. } => {
+                return Err(Error::usage("quantised weights take no other values")
+                    .next("train an adapter beside them, or convert them to 16 bits"));
+            }
+        };
+        made.map_err(|e| Error::bad_data(e.to_string()))
     }
     /// Bytes that a product at `alpha` reads: the ortho stream only where it is used.
     pub fn bytes_at(&self, alpha: Alpha) -> usize {

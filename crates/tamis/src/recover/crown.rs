@@ -5,6 +5,7 @@ use super::gradient::Pass;
 use super::parameters::Parameters;
 use super::plan::Plan;
 use crate::model::{Decoder, Linear, Weight};
+use crate::ops::Backward;
 use crate::ops::backward::{DivergenceWeight, Normed, Teacher};
 use crate::units::Alpha;
 
@@ -134,15 +135,18 @@ fn chunk(
 }
 
 /// What a teacher thinks about every row of its last residual stream: its `top` likeliest tokens.
-pub fn opinions(pass: Pass<'_>, teacher: &Decoder, x: &[f32], (top, temperature): (usize, f32)) -> Opinions {
-    let (crown, hidden) = (teacher.crown(), pass.config.hidden);
+pub fn opinions(
+    (ops, teacher): (&dyn Backward, &Decoder),
+    x: &[f32],
+    (top, temperature): (usize, f32),
+) -> Opinions {
+    let config = teacher.config();
+    let top = top.min(config.vocab);
     let mut known = Opinions { top, ..Opinions::default() };
-    let model_pass =
-        crate::model::block::Pass { ops: pass.ops, config: pass.config, rotations: &[], alpha: Alpha::ONE };
     let mut logits = Vec::new();
-    for x in x.chunks(ROWS * hidden) {
-        crown.logits(model_pass, x, &mut logits);
-        for row in logits.chunks_exact_mut(pass.config.vocab) {
+    for x in x.chunks(ROWS * config.hidden) {
+        teacher.logits(ops, x, Alpha::ONE, &mut logits);
+        for row in logits.chunks_exact_mut(config.vocab) {
             row.iter_mut().for_each(|l| *l /= temperature);
             let all = crate::model::logits::log_sum_exp(row).unwrap_or(f64::NAN);
             let mut order: Vec<u32> = (0..row.len() as u32).collect();
@@ -176,4 +180,16 @@ pub(super) fn dense(shape: (usize, usize), values: Vec<f32>, exact: bool) -> Wei
     }
     let half = values.iter().map(|v| bf16::from_f32(*v)).collect();
     Weight::Half(DenseHalf::new(shape.0, shape.1, HalfData::Bf16(half)).expect(SHAPE))
+}
+
+/// The cross-entropy of every row of the last residual stream with its target.
+pub(super) fn row_losses((ops, decoder): (&dyn Backward, &Decoder), x: &[f32], targets: &[u32]) -> Vec<f32> {
+    let (mut logits, mut losses) = (Vec::new(), vec![0.0; targets.len()]);
+    let hidden = decoder.config().hidden;
+    let rows = x.chunks(ROWS * hidden).zip(targets.chunks(ROWS)).zip(losses.chunks_mut(ROWS));
+    for ((x, targets), losses) in rows {
+        decoder.logits(ops, x, Alpha::ONE, &mut logits);
+        ops.cross_entropy(&mut logits, targets, 0.0, losses);
+    }
+    losses
 }

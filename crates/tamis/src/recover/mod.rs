@@ -6,16 +6,28 @@
 //! gradient.rs     linear layers and norms, back             kept.rs         which weights of a matrix are kept
 //! block.rs        one block forward with a tape, and back   crown.rs        head and losses, a few rows at a time
 //! student.rs      all of it over a batch            trainable.rs    from a method to a plan
+//! teacher.rs      the dense model's opinion         sequences.rs    training text, packed
+//! settings.rs     what decides a run's bytes        trainer.rs      the loop
+//! checkpoint.rs   the run on disk                   report.rs log.rs   what it tells
+//! save.rs         the trained model as a folder
 //! ```
 
 pub mod block;
+pub mod checkpoint;
 pub mod crown;
 pub mod gradient;
 pub mod kept;
+pub mod log;
 pub mod parameters;
 pub mod plan;
+pub mod report;
+pub mod save;
+pub mod sequences;
+pub mod settings;
 pub mod student;
+pub mod teacher;
 pub mod trainable;
+pub mod trainer;
 
 #[cfg(test)]
 mod tests;

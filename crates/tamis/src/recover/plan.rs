@@ -6,8 +6,11 @@
 use std::sync::Arc;
 
 use super::kept::Kept;
-use super::parameters::Id;
+use super::parameters::{Id, Parameters};
+use crate::error::Result;
+use crate::model::LowRank;
 use crate::model::block::{NormRole, Role};
+use crate::ops::Ops;
 
 /// A low-rank pair: `A [rank, in]`, `B [out, rank]`, and the factor on their product.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,44 @@ pub enum Trained {
     LowRank(Pair),
     /// A low-rank addition under the mask of the weight, `W + m (B A)`; with the kept weights to start from.
     Masked(Pair, Arc<Kept>, Arc<Vec<f32>>),
+}
+
+impl Trained {
+    /// All values `[out, in]` of the weight as it is now; none where it is left alone, and its addition, if it
+    /// has one, is kept apart.
+    pub fn values(
+        &self,
+        shape: (usize, usize),
+        ops: &dyn Ops,
+        masters: &Parameters,
+    ) -> Result<Option<Vec<f32>>> {
+        let mut values = vec![0.0; shape.0 * shape.1];
+        match self {
+            Self::Frozen | Self::LowRank(_) => return Ok(None),
+            Self::Dense(id) => values.copy_from_slice(masters.values(*id)),
+            Self::Kept(id, kept) => kept.scatter(masters.values(*id), |at, value| values[at] = value),
+            Self::Masked(pair, kept, base) => {
+                let product = pair.low_rank(shape, masters)?.product(ops);
+                kept.scatter(base, |at, value| values[at] = value + product[at]);
+            }
+        }
+        Ok(Some(values))
+    }
+
+    /// The mask that is kept, if there is one.
+    pub fn mask(&self) -> Option<&Kept> {
+        match self {
+            Self::Kept(_, kept) | Self::Masked(_, kept, _) => Some(kept),
+            _ => None,
+        }
+    }
+}
+
+impl Pair {
+    /// As an addition to a linear `[out, in]`.
+    pub fn low_rank(&self, shape: (usize, usize), masters: &Parameters) -> Result<LowRank> {
+        LowRank::new(shape, masters.values(self.a).to_vec(), masters.values(self.b).to_vec(), self.scale)
+    }
 }
 
 /// How one linear is trained.

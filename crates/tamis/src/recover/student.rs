@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use super::block::{Tape, Trainee};
-use super::crown::{self, Goal, Losses};
+use super::crown::{self, Goal, Losses, Opinions};
 use super::gradient::{Dropout, Pass};
 use super::parameters::Parameters;
-use super::plan::{Plan, Trained};
+use super::plan::{BlockPlan, Plan, Trained};
 use crate::error::Result;
-use crate::model::adapter::LowRank;
 use crate::model::block::{NormRole, Role};
 use crate::model::rotation::Rotation;
 use crate::model::{Decoder, Linear};
@@ -149,25 +148,59 @@ fn refresh_linear(
     parameters: &Parameters,
 ) -> Result<()> {
     let shape = (linear.weight.rows(), linear.weight.cols());
-    let mut values = match trained {
-        Trained::Frozen => return Ok(()),
-        Trained::Dense(id) => parameters.values(*id).to_vec(),
-        _ => vec![0.0; shape.0 * shape.1],
-    };
-    match trained {
-        Trained::Frozen | Trained::Dense(_) => {}
-        Trained::Kept(id, kept) => kept.scatter(parameters.values(*id), |at, value| values[at] = value),
-        Trained::LowRank(pair) => {
-            let (a, b) = (parameters.values(pair.a).to_vec(), parameters.values(pair.b).to_vec());
-            linear.adapter = Some(Arc::new(LowRank::new(shape, a, b, pair.scale)?));
-            return Ok(());
-        }
-        Trained::Masked(pair, kept, base) => {
-            let (a, b) = (parameters.values(pair.a).to_vec(), parameters.values(pair.b).to_vec());
-            let product = LowRank::new(shape, a, b, pair.scale)?.product(how.ops);
-            kept.scatter(base, |at, value| values[at] = value + product[at]);
-        }
+    if let Trained::LowRank(pair) = trained {
+        linear.adapter = Some(Arc::new(pair.low_rank(shape, parameters)?));
+    } else if let Some(values) = trained.values(shape, how.ops, parameters)? {
+        linear.weight = crown::dense(shape, values, how.exact);
     }
-    linear.weight = crown::dense(shape, values, how.exact);
     Ok(())
+}
+
+/// Sum of the cross-entropies of the tokens of whole windows with what comes before them in the window, and
+/// their number: `length - 1` of each window.
+pub fn score(how: Arithmetic<'_>, decoder: &Decoder, windows: &[u32], length: usize) -> Result<(f64, usize)> {
+    const TOGETHER: usize = 2048;
+    let (mut sum, mut count) = (0.0, 0);
+    for tokens in windows.chunks((TOGETHER / length).max(1) * length) {
+        let x = last_stream(how, decoder, (tokens, length))?;
+        // The last token of a window has no successor there: its row is compared with itself and not counted.
+        let targets: Vec<u32> =
+            (0..tokens.len()).map(|i| tokens[if (i + 1) % length == 0 { i } else { i + 1 }]).collect();
+        let losses = crown::row_losses((how.ops, decoder), &x, &targets);
+        let counted = losses.iter().enumerate().filter(|(i, _)| (i + 1) % length != 0);
+        counted.for_each(|(_, loss)| {
+            sum += f64::from(*loss);
+            count += 1;
+        });
+    }
+    Ok((sum, count))
+}
+
+/// What a teacher thinks of every token of whole sequences.
+pub fn opinions(
+    how: Arithmetic<'_>,
+    teacher: &Decoder,
+    sequences: (&[u32], usize),
+    kept: (usize, f32),
+) -> Result<Opinions> {
+    let x = last_stream(how, teacher, sequences)?;
+    Ok(crown::opinions((how.ops, teacher), &x, kept))
+}
+
+/// The last residual stream of whole sequences of equal length.
+fn last_stream(
+    how: Arithmetic<'_>,
+    decoder: &Decoder,
+    (tokens, length): (&[u32], usize),
+) -> Result<Vec<f32>> {
+    let config = decoder.config();
+    let positions: Vec<usize> = (0..tokens.len()).map(|i| i % length).collect();
+    let rotations = Rotation::all(config, &positions);
+    let dropout = Dropout::default();
+    let pass = Pass { ops: how.ops, config, rotations: &rotations, length, cache: how.cache, dropout };
+    let mut x = decoder.stem().embed(how.ops, config, tokens, &positions)?;
+    for (index, block) in decoder.blocks().iter().enumerate() {
+        x = Trainee { block, plan: &BlockPlan::FROZEN, index }.forward(pass, x).1;
+    }
+    Ok(x)
 }

@@ -229,15 +229,7 @@ fn opinions_are_the_likeliest_tokens() {
     let mut cache = crate::model::KvCache::new(decoder.config(), 24, CacheType::F32);
     let mut batch = [crate::model::Sequence { tokens: &tokens, cache: &mut cache }];
     let x = decoder.hidden(&Reference, &mut batch, crate::units::Alpha::ONE).unwrap();
-    let pass = super::gradient::Pass {
-        ops: &Reference,
-        config: decoder.config(),
-        rotations: &[],
-        length: 24,
-        cache: CacheType::F32,
-        dropout: Dropout::default(),
-    };
-    let found = crown::opinions(pass, &decoder, &x, (5, 1.0));
+    let found = crown::opinions((&Reference, &decoder), &x, (5, 1.0));
     for (row, (ids, log_probs)) in
         golden.chunks(vocab).zip(found.ids.chunks(5).zip(found.log_probs.chunks(5)))
     {

@@ -123,6 +123,15 @@ impl BlockMatrix {
     pub fn columns(&self) -> &[u16] {
         &self.columns
     }
+    /// Which blocks are kept, `[strips][blocks of a strip]`.
+    pub fn kept(&self) -> Vec<bool> {
+        let across = self.cols.div_ceil(BLOCK_SIDE);
+        let mut kept = vec![false; self.strips() * across];
+        for (strip, kept) in kept.chunks_exact_mut(across.max(1)).enumerate() {
+            self.columns[self.blocks_of(strip)].iter().for_each(|&column| kept[usize::from(column)] = true);
+        }
+        kept
+    }
     /// Weights of the blocks.
     pub fn data(&self) -> &BlockData {
         &self.data

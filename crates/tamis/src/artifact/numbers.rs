@@ -1,0 +1,74 @@
+//! Named f32 vectors in a safetensors file of their own, for programs that were interrupted: written whole or
+//! not at all, read with every length and the digest checked. Knows no model.
+
+use std::path::Path;
+
+use super::atomic::Pending;
+use super::codec::{from_bytes, to_bytes};
+use super::container::{Container, Dtype, Slot, file_order, header};
+use super::digest::Hasher;
+use super::digest::sha256_file;
+use crate::error::{Error, Result};
+
+/// Writes vectors; gives the file's SHA-256.
+pub(crate) fn write(path: &Path, vectors: &[(String, &[f32])]) -> Result<String> {
+    let slot = |(name, values): &(String, &[f32])| Slot {
+        name: name.clone(),
+        dtype: Dtype::F32,
+        shape: vec![values.len()],
+    };
+    let mut slots: Vec<Slot> = vectors.iter().map(slot).collect();
+    file_order(&mut slots);
+    let head = header(&slots);
+    let bytes = head.len() as u64 + vectors.iter().map(|(_, v)| size_of_val(*v) as u64).sum::<u64>();
+    let mut file = Pending::create(path, bytes)?;
+    let mut hasher = Hasher::default();
+    let mut append = |piece: &[u8]| {
+        hasher.update(piece);
+        file.append(piece)
+    };
+    append(&head)?;
+    for slot in &slots {
+        let (_, values) = vectors.iter().find(|(name, _)| *name == slot.name).expect("made from these");
+        for piece in values.chunks(1 << 20) {
+            append(&to_bytes(piece))?;
+        }
+    }
+    file.commit()?;
+    Ok(hasher.hex())
+}
+
+/// Reads the vectors of these names and lengths. Errors: another digest, a vector that is missing or of
+/// another length.
+pub(crate) fn read(path: &Path, digest: &str, wanted: &[(String, usize)]) -> Result<Vec<Vec<f32>>> {
+    if sha256_file(path)?.0 != digest {
+        return Err(Error::bad_data("the SHA-256 is not the one that was written down").file(path));
+    }
+    let file = Container::open(path)?;
+    let one = |(name, len): &(String, usize)| {
+        let slot = Slot { name: name.clone(), dtype: Dtype::F32, shape: vec![*len] };
+        Ok(from_bytes(&file.read(&slot)?))
+    };
+    wanted.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_come_back_and_damage_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        let (a, b) = (vec![1.5f32, -0.0, f32::MIN_POSITIVE], vec![2.0f32]);
+        let digest = write(&path, &[("b".into(), &b[..]), ("a".into(), &a[..])]).unwrap();
+        let wanted = [("a".into(), 3), ("b".into(), 1)];
+        assert_eq!(read(&path, &digest, &wanted).unwrap(), [a, b]);
+        assert!(read(&path, &digest, &[("a".into(), 4)]).is_err());
+        assert!(read(&path, &digest, &[("c".into(), 1)]).is_err());
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(read(&path, &digest, &wanted).is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! A training run on disk: masters and moments of the last validation, masters of the best one, and a record
+//! that names both. The record is replaced last, so a run that was killed finds the state before or after,
+//! never between.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::parameters::Parameters;
+use super::report::Point;
+use crate::artifact::{atomic, numbers};
+use crate::error::{Error, Kind, Result};
+
+/// Name of the folder inside the output folder.
+pub const FOLDER: &str = ".training";
+const RECORD: &str = "record.json";
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Digest of settings, model, texts and teacher.
+    pub identity: String,
+    /// Steps done.
+    pub step: usize,
+    /// Sequences of the order that were passed over.
+    pub skipped: usize,
+    /// Factor on the learning rate, halved after numbers that are not finite.
+    pub rate: f64,
+    /// Validations since the best one.
+    pub stale: usize,
+    /// All validations.
+    pub history: Vec<Point>,
+    /// Masters and moments.
+    last: Saved,
+    /// Masters of the best validation.
+    best: Option<Saved>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    file: String,
+    sha256: String,
+}
+
+/// The folder of a run.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Creates it in `output`.
+    pub fn create(output: &Path) -> Result<Self> {
+        let path = output.join(FOLDER);
+        fs::create_dir_all(&path).map_err(|e| {
+            Error::new(Kind::CannotWrite, format!("cannot create the folder: {e}")).file(&path)
+        })?;
+        atomic::remove_leftovers(&path)?;
+        Ok(Self { path })
+    }
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The record of an earlier run, if there is one. Errors: one of another run.
+    pub fn record(&self, identity: &str) -> Result<Option<Record>> {
+        let path = self.path.join(RECORD);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = fs::read(&path).map_err(|e| Error::reading(&path, &e))?;
+        let record: Record = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::bad_data(format!("not a record of a training run: {e}")).file(&path))?;
+        if record.identity != identity {
+            return Err(Error::usage(
+                "this folder holds an unfinished run with other settings, model or text",
+            )
+            .file(&self.path)
+            .next("give the same command again, another output folder, or --resume never"));
+        }
+        Ok(Some(record))
+    }
+
+    /// Removes everything.
+    pub fn clear(&self) -> Result<()> {
+        fs::remove_dir_all(&self.path).map_err(|e| Error::writing(&self.path, &e))?;
+        atomic::sync_folder(&self.path)
+    }
+
+    /// Writes masters and moments, and the masters once more where they are the best so far; then the record
+    /// with both names in it, and removes what it no longer names.
+    pub fn save(&self, parameters: &Parameters, record: &mut Record, verdict: Verdict) -> Result<()> {
+        let (last, best) = (record.last.clone(), record.best.clone());
+        record.last =
+            self.write(format!("step-{:07}.safetensors", record.step), &vectors(parameters, &ALL))?;
+        if verdict == Verdict::Best {
+            let name = format!("best-{:07}.safetensors", record.step);
+            record.best = Some(self.write(name, &vectors(parameters, &ALL[..1]))?);
+        }
+        let json = serde_json::to_vec_pretty(record)
+            .map_err(|e| Error::new(Kind::NonFinite, format!("the record cannot be written: {e}")))?;
+        atomic::write(&self.path.join(RECORD), &json)?;
+        for old in [Some(last), best].into_iter().flatten() {
+            let named =
+                old.file == record.last.file || record.best.as_ref().is_some_and(|b| b.file == old.file);
+            if !named && !old.file.is_empty() {
+                atomic::remove(&self.path.join(&old.file))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, file: String, vectors: &[(String, &[f32])]) -> Result<Saved> {
+        let sha256 = numbers::write(&self.path.join(&file), vectors)?;
+        Ok(Saved { file, sha256 })
+    }
+
+    /// Reads masters and moments.
+    pub fn restore(&self, parameters: &mut Parameters, record: &Record) -> Result<()> {
+        self.read(parameters, &record.last, &ALL)
+    }
+
+    /// Reads the masters of the best validation; leaves them as they are where there was none.
+    pub fn restore_best(&self, parameters: &mut Parameters, record: &Record) -> Result<()> {
+        record.best.as_ref().map_or(Ok(()), |best| self.read(parameters, best, &ALL[..1]))
+    }
+
+    fn read(&self, parameters: &mut Parameters, saved: &Saved, kinds: &[Part]) -> Result<()> {
+        let names = |part: &Part| {
+            let name = |p: &super::parameters::Parameter| (format!("{part:?}.{}", p.name), p.values.len());
+            parameters.all().iter().map(name).collect::<Vec<_>>()
+        };
+        let wanted: Vec<(String, usize)> = kinds.iter().flat_map(names).collect();
+        let path = self.path.join(&saved.file);
+        let mut vectors = numbers::read(&path, &saved.sha256, &wanted)?.into_iter();
+        for part in kinds {
+            for p in parameters.all_mut() {
+                let values = vectors.next().expect("as many as were asked for");
+                *part.of_mut(p) = values;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the masters are the best so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are.
+    Best,
+    /// They are not.
+    Usual,
+}
+
+impl Record {
+    /// Before the first step.
+    pub fn new(identity: String) -> Self {
+        let last = Saved { file: String::new(), sha256: String::new() };
+        Self { identity, step: 0, skipped: 0, rate: 1.0, stale: 0, history: vec![], last, best: None }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Values,
+    Mean,
+    Square,
+}
+
+const ALL: [Part; 3] = [Part::Values, Part::Mean, Part::Square];
+
+impl Part {
+    fn of(self, p: &super::parameters::Parameter) -> &[f32] {
+        match self {
+            Self::Values => &p.values,
+            Self::Mean => &p.m,
+            Self::Square => &p.v,
+        }
+    }
+    fn of_mut(self, p: &mut super::parameters::Parameter) -> &mut Vec<f32> {
+        match self {
+            Self::Values => &mut p.values,
+            Self::Mean => &mut p.m,
+            Self::Square => &mut p.v,
+        }
+    }
+}
+
+fn vectors<'a>(parameters: &'a Parameters, parts: &[Part]) -> Vec<(String, &'a [f32])> {
+    let of = |part: &Part| {
+        let part = *part;
+        parameters.all().iter().map(move |p| (format!("{part:?}.{}", p.name), part.of(p)))
+    };
+    parts.iter().flat_map(of).collect()
+}

@@ -1,0 +1,101 @@
+//! What a training run tells: every validation as a point, and the account at its end. Knows no model.
+
+use serde::{Deserialize, Serialize};
+
+/// One validation. Losses are means a token, in nats; their exponentials are perplexities.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// Steps done.
+    pub step: usize,
+    /// Sequences learnt from, over the sequences of the text.
+    pub epoch: f64,
+    /// Loss on the validation text.
+    pub valid: f64,
+    /// Loss on the second text, which nothing is chosen by.
+    pub also: Option<f64>,
+    /// Mean training loss since the last validation; none before the first step.
+    pub train: Option<f64>,
+    /// Mean divergence from the teacher since then.
+    pub divergence: Option<f64>,
+    /// Learning rate of the last step.
+    pub rate: f64,
+    /// Norm of the gradients of the last step.
+    pub grad_norm: f64,
+    /// Tokens learnt from, a second, since the last validation; none before the first step.
+    pub tokens_per_second: Option<f64>,
+    /// Seconds of training, without validations, over all runs.
+    pub seconds: f64,
+}
+
+impl Point {
+    /// Perplexity on the validation text.
+    pub fn perplexity(&self) -> f64 {
+        self.valid.exp()
+    }
+}
+
+/// Memory of the process in bytes, where the system tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Before the model was read.
+    pub begin: u64,
+    /// Most at any moment.
+    pub peak: u64,
+    /// Foreseen peak.
+    pub predicted: u64,
+}
+
+/// The account of a run: perplexities dense, pruned, best and final, and what was won back.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Account {
+    /// Perplexity of the dense teacher; none without one.
+    pub dense_perplexity: Option<f64>,
+    /// Of the dense teacher on the second text.
+    pub dense_also: Option<f64>,
+    /// Perplexity before the first step.
+    pub before: f64,
+    /// After the last step.
+    pub after: f64,
+    /// The best, which is what was saved.
+    pub best: f64,
+    /// The step that it belongs to.
+    pub best_step: usize,
+    /// Of the model as it was saved and read again.
+    pub saved: f64,
+    /// The same three on the second text, as `[before, after, saved]`.
+    pub also: Option<[f64; 3]>,
+    /// `(before - saved) / (before - dense)`; none without a teacher that is better.
+    pub recovered_fraction: Option<f64>,
+    /// Share of the perplexity that is gone, in percent: `100 (saved / before - 1)`.
+    pub trend_percent: f64,
+    /// What is still missing: `saved - dense`.
+    pub gap: Option<f64>,
+    /// Steps done.
+    pub steps: usize,
+    /// Tokens learnt from.
+    pub tokens: u64,
+    /// Tokens a second, validations not counted.
+    pub tokens_per_second: f64,
+    /// Most memory at any moment.
+    pub peak_memory_bytes: u64,
+    /// Memory before the model was read.
+    pub begin_memory_bytes: u64,
+    /// What was foreseen.
+    pub predicted_memory_bytes: u64,
+    /// Weights outside the masks that are not zero; anything but 0 is an error of the program.
+    pub mask_violations: usize,
+    /// Steps that were passed over because numbers were not finite.
+    pub skipped_steps: usize,
+    /// Numbers that were trained.
+    pub trained_parameters: usize,
+    /// All validations.
+    pub history: Vec<Point>,
+}
+
+impl Account {
+    /// The share of the lost perplexity that was won back.
+    pub fn fraction(before: f64, now: f64, dense: Option<f64>) -> Option<f64> {
+        dense.filter(|dense| before > *dense).map(|dense| (before - now) / (before - dense))
+    }
+}

@@ -1,0 +1,326 @@
+//! The loop: batch, gradients, step, and every so often validation, assertion of the masks, and a save. Knows
+//! no files but its own folder, and prints nothing.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::checkpoint::{Folder, Record, Verdict};
+use super::crown::{Goal, Losses, Opinions};
+use super::gradient::Dropout;
+use super::log::Log;
+use super::report::Point;
+use super::sequences::Sequences;
+use super::settings::Settings;
+use super::student::{Arithmetic, Batch, Student, score};
+use super::teacher::Teacher;
+use crate::error::{Error, Kind, Result};
+use crate::model::block::Role;
+use crate::ops::backward::AdamStep;
+use crate::units::Alpha;
+
+/// Times that numbers may cease to be finite before the run gives up.
+const TRIES: usize = 4;
+
+/// What is learnt from and what is measured on.
+#[derive(Debug)]
+pub struct Texts {
+    /// Training text.
+    pub train: Sequences,
+    /// Whole windows of the validation text.
+    pub valid: Vec<u32>,
+    /// Of a second text, which nothing is chosen by.
+    pub also: Option<Vec<u32>>,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// Steps done.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// Loss of the last step.
+    pub loss: f64,
+    /// The last validation.
+    pub point: Option<&'a Point>,
+    /// Whether it was measured just now.
+    pub fresh: bool,
+}
+
+/// Sees every step; `Break` finishes it, saves, and ends the run.
+pub type Watch<'f> = dyn FnMut(Progress<'_>) -> ControlFlow<()> + 'f;
+
+/// A training run.
+#[derive(Debug)]
+pub struct Trainer<'a> {
+    /// Arithmetic.
+    pub how: Arithmetic<'a>,
+    /// Everything that decides its bytes.
+    pub settings: &'a Settings,
+    /// Texts.
+    pub texts: &'a Texts,
+    /// What is trained.
+    pub student: Student,
+    /// The dense teacher.
+    pub teacher: Option<Teacher>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The student with the masters of the best validation.
+    pub student: Student,
+    /// The teacher.
+    pub teacher: Option<Teacher>,
+    /// Steps, history and the like.
+    pub record: Record,
+}
+
+/// What a step did.
+struct Stepped {
+    losses: Losses,
+    rate: f64,
+    grad_norm: f64,
+}
+
+/// Sums since the last validation.
+#[derive(Default)]
+struct Since {
+    losses: Losses,
+    steps: usize,
+    time: Duration,
+}
+
+impl Trainer<'_> {
+    /// Trains until the last step, or until nothing gets better. `output` holds the folder of the run and its
+    /// metrics. Errors: [`Kind::Stopped`] when the watcher asked for it; [`Kind::NonFinite`] after too many
+    /// steps without finite numbers; those of writing.
+    pub fn run(mut self, output: &Path, identity: &str, watch: &mut Watch<'_>) -> Result<Ended> {
+        self.settings.check()?;
+        let folder = Folder::create(output)?;
+        let mut record = match folder.record(identity)? {
+            Some(record) => {
+                folder.restore(&mut self.student.parameters, &record)?;
+                record
+            }
+            None => Record::new(identity.into()),
+        };
+        let come_again = self.settings.steps * self.settings.batch > self.texts.train.count();
+        if let Some(teacher) = self.teacher.as_mut().filter(|_| come_again) {
+            teacher.keep(&folder.path().join("teacher.bin"))?;
+        }
+        self.student.refresh(self.how)?;
+        let mut log = Log::open(output, record.step)?;
+        if record.history.is_empty() {
+            self.validate(&folder, &mut record, &mut log, (None, Since::default()))?;
+        }
+        self.steps(&folder, &mut record, &mut log, watch)?;
+        folder.restore_best(&mut self.student.parameters, &record)?;
+        self.student.refresh(self.how)?;
+        Ok(Ended { student: self.student, teacher: self.teacher, record })
+    }
+
+    fn steps(
+        &mut self,
+        folder: &Folder,
+        record: &mut Record,
+        log: &mut Log,
+        watch: &mut Watch<'_>,
+    ) -> Result<()> {
+        let steps = self.settings.steps;
+        let (mut since, mut failures) = (Since::default(), 0);
+        while record.step < steps && !self.is_stale(record) {
+            let started = Instant::now();
+            let Some(stepped) = self.step(record)? else {
+                failures += 1;
+                self.retreat(folder, record, failures)?;
+                log.rewind(record.step)?;
+                since = Since::default();
+                continue;
+            };
+            record.step += 1;
+            since.time += started.elapsed();
+            since.steps += 1;
+            since.losses += stepped.losses;
+            let mean = stepped.losses.next_token / self.rows() as f64;
+            log.step(record.step, &stepped.losses, self.rows(), (stepped.rate, stepped.grad_norm))?;
+            let due = record.step.is_multiple_of(self.settings.every) || record.step == steps;
+            let told = |record: &Record, fresh| {
+                let point = record.history.last();
+                (record.step, mean, point.cloned(), fresh)
+            };
+            let (step, loss, point, fresh) = told(record, false);
+            let mut stop = watch(Progress { step, steps, loss, point: point.as_ref(), fresh }).is_break();
+            if due || stop {
+                self.validate(folder, record, log, (Some(&stepped), std::mem::take(&mut since)))?;
+                let (step, loss, point, fresh) = told(record, true);
+                stop |= watch(Progress { step, steps, loss, point: point.as_ref(), fresh }).is_break();
+            }
+            if stop && record.step < steps {
+                return Err(Error::new(Kind::Stopped, format!("stopped after step {}", record.step))
+                    .file(folder.path())
+                    .next("give the same command again to go on"));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_stale(&self, record: &Record) -> bool {
+        self.settings.patience.is_some_and(|patience| record.stale >= patience)
+    }
+
+    /// Tokens that a step learns from.
+    fn rows(&self) -> usize {
+        self.settings.batch * self.settings.length
+    }
+
+    /// One step; nothing where loss or gradients are not finite.
+    fn step(&mut self, record: &Record) -> Result<Option<Stepped>> {
+        let Settings { batch, length, dropout, seed, .. } = *self.settings;
+        let mut order = self.texts.train.order(seed);
+        let first = record.step * batch + record.skipped;
+        let numbers: Vec<usize> = (first..first + batch).collect();
+        self.student.parameters.clear_grads();
+        let mut losses = Losses::default();
+        for numbers in numbers.chunks(self.settings.together()) {
+            let (mut tokens, mut targets) = (Vec::new(), Vec::new());
+            let mut known: Option<Opinions> = None;
+            for number in numbers {
+                let index = order.at(*number);
+                let (inputs, next) = self.texts.train.get(index);
+                if let Some(teacher) =
+                    self.teacher.as_mut().filter(|_| self.settings.losses.distillation > 0.0)
+                {
+                    let said = teacher.ask(self.how, index, inputs)?;
+                    let all = known.get_or_insert_with(|| Opinions { top: said.top, ..Opinions::default() });
+                    all.ids.extend(said.ids);
+                    all.log_probs.extend(said.log_probs);
+                }
+                tokens.extend_from_slice(inputs);
+                targets.extend_from_slice(next);
+            }
+            let goal = Goal {
+                targets: &targets,
+                next_token: self.settings.losses.next_token,
+                teacher: known.as_ref(),
+                distillation: self.settings.losses.distillation,
+                temperature: self.settings.losses.temperature,
+                rows: self.rows(),
+            };
+            let noise =
+                Dropout { share: dropout, seed: seed ^ (numbers[0] as u64).wrapping_mul(0x9e37_79b9) };
+            losses +=
+                self.student.learn(self.how, Batch { tokens: &tokens, length, dropout: noise }, goal)?;
+        }
+        let grad_norm = self.student.parameters.grad_norm(self.how.ops);
+        if !(grad_norm.is_finite() && losses.next_token.is_finite() && losses.divergence.is_finite()) {
+            return Ok(None);
+        }
+        let rate = self.update(record, grad_norm)?;
+        Ok(Some(Stepped { losses, rate, grad_norm }))
+    }
+
+    /// The step of the optimiser; gives the learning rate.
+    fn update(&mut self, record: &Record, grad_norm: f64) -> Result<f64> {
+        let optimiser = &self.settings.optimiser;
+        let rate = record.rate * optimiser.rate(record.step + 1, self.settings.steps);
+        let clip = f64::from(optimiser.clip);
+        let gradient_scale = if clip > 0.0 && grad_norm > clip { (clip / grad_norm) as f32 } else { 1.0 };
+        let step = AdamStep {
+            lr: rate as f32,
+            beta1: optimiser.betas.0,
+            beta2: optimiser.betas.1,
+            eps: optimiser.eps,
+            weight_decay: optimiser.weight_decay,
+            gradient_scale,
+            step: record.step as u32 + 1,
+        };
+        self.student.parameters.step(self.how.ops, &step);
+        self.student.refresh(self.how)?;
+        Ok(rate)
+    }
+
+    /// Back to the last save, past the batch that failed, at half the rate.
+    fn retreat(&mut self, folder: &Folder, record: &mut Record, failures: usize) -> Result<()> {
+        if failures > TRIES {
+            return Err(Error::new(
+                Kind::NonFinite,
+                format!("loss or gradients were not finite at step {}, {failures} times", record.step + 1),
+            )
+            .next("choose a smaller --lr, or --clip 1"));
+        }
+        let failed = record.step;
+        let identity = record.identity.clone();
+        let saved = folder.record(&identity)?.ok_or_else(|| Error::usage("the run's record is gone"))?;
+        let (rate, skipped) = (record.rate / 2.0, record.skipped);
+        *record = saved;
+        record.rate = rate;
+        record.skipped = skipped + (failed + 1 - record.step) * self.settings.batch;
+        folder.restore(&mut self.student.parameters, record)?;
+        self.student.refresh(self.how)
+    }
+
+    /// Measures, asserts the masks, and saves.
+    fn validate(
+        &mut self,
+        folder: &Folder,
+        record: &mut Record,
+        log: &mut Log,
+        (last, since): (Option<&Stepped>, Since),
+    ) -> Result<()> {
+        let violations = violations(&self.student);
+        if violations > 0 {
+            return Err(Error::new(
+                Kind::Quality,
+                format!("{violations} weights outside the masks are not zero"),
+            ));
+        }
+        let length = self.settings.length;
+        let mean = |windows: &[u32]| -> Result<f64> {
+            let (sum, count) = score(self.how, &self.student.decoder, windows, length)?;
+            Ok(sum / count.max(1) as f64)
+        };
+        let valid = mean(&self.texts.valid)?;
+        let also = self.texts.also.as_deref().map(mean).transpose()?;
+        let seconds = since.time.as_secs_f64();
+        let tokens = (since.steps * self.rows()) as f64;
+        let share = |sum: f64| (since.steps > 0).then(|| sum / tokens);
+        let best = record.history.iter().map(|p| p.valid).fold(f64::INFINITY, f64::min);
+        record.history.push(Point {
+            step: record.step,
+            epoch: (record.step * self.settings.batch) as f64 / self.texts.train.count() as f64,
+            valid,
+            also,
+            train: share(since.losses.next_token),
+            divergence: share(since.losses.divergence).filter(|_| self.teacher.is_some()),
+            rate: last.map_or(0.0, |s| s.rate),
+            grad_norm: last.map_or(0.0, |s| s.grad_norm),
+            tokens_per_second: (since.steps > 0).then(|| tokens / seconds),
+            seconds: record.history.last().map_or(0.0, |p| p.seconds) + seconds,
+        });
+        if !valid.is_finite() {
+            return Err(Error::new(Kind::NonFinite, format!("the validation loss is {valid}")));
+        }
+        // Improvements count from the first validation on: a model that only gets worse is not trained on.
+        record.stale = if valid < best - self.settings.improvement { 0 } else { record.stale + 1 };
+        let verdict = if valid < best { Verdict::Best } else { Verdict::Usual };
+        log.point(record.history.last().expect("pushed above"))?;
+        folder.save(&self.student.parameters, record, verdict)
+    }
+}
+
+/// Weights outside the masks that are not zero.
+pub fn violations(student: &Student) -> usize {
+    let blocks = student.decoder.blocks().iter().zip(&student.plan.blocks);
+    let of_block = |(block, plan): (&crate::model::Block, &super::plan::BlockPlan)| -> usize {
+        let of_role = |role: Role| -> usize {
+            let (Some(linear), Some(kept)) = (block.linear(role), plan.linear(role).weight.mask()) else {
+                return 0;
+            };
+            kept.violations(&linear.weight.to_f32(Alpha::ONE))
+        };
+        Role::ALL.into_iter().map(of_role).sum()
+    };
+    blocks.map(of_block).sum()
+}
