@@ -15,7 +15,7 @@ mod tile;
 use std::cell::Cell;
 use std::ops::Range;
 
-pub(crate) use dot::{Dot, DotKernel, Operand, run_dot};
+pub(crate) use dot::{Dot, DotKernel, Operand, SumsOf, run_dot};
 pub use gradient::{input_gradient, weight_gradient};
 pub(crate) use sink::{AddSink, Output, SetSink};
 pub(crate) use tile::{BLOCK_BYTES, Rows, Sink, product};
