@@ -7,11 +7,11 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::operands::Operands;
-use super::outer::{Left, Mode, Right, Size, Target, outer};
 use crate::aligned::{Aligned, row_lines};
 use crate::attention::AttentionParams;
 use crate::lanes::{Lanes, exp, tanh};
-use crate::linear::{Dot, DotKernel, Operand, Output};
+use crate::linear::{Dot, DotKernel, Left, Mode, Operand, Place, Right, Size, outer};
+use crate::pool::Disjoint;
 
 /// Queries in a block: whole tiles of any instruction set, whole pairs.
 const BLOCK: usize = 144;
@@ -29,9 +29,9 @@ thread_local! {
 /// vectors]`.
 #[derive(Clone, Copy)]
 pub(super) struct Gradients<'a> {
-    pub(super) q: &'a Output<'a>,
-    pub(super) k: &'a Output<'a>,
-    pub(super) v: &'a Output<'a>,
+    pub(super) q: &'a Disjoint<'a, f32>,
+    pub(super) k: &'a Disjoint<'a, f32>,
+    pub(super) v: &'a Disjoint<'a, f32>,
 }
 
 /// One query head.
@@ -61,7 +61,7 @@ impl DotKernel for Head<'_> {
         let own = self.m * self.padded();
         for sums in [self.to.k, self.to.v] {
             // SAFETY: every head has sums of its own.
-            unsafe { sums.values.slice(self.head * own, own) }.fill(0.0);
+            unsafe { sums.slice(self.head * own, own) }.fill(0.0);
         }
         // Taken, not borrowed in a closure: a closure would not be compiled for the
         // instruction set of this function.
@@ -129,7 +129,7 @@ impl Head<'_> {
                 let b = columns::<D>(b, self.kv_head() * depth, start * pair);
                 let size = Size { rows: queries.len(), columns: queries.end - start, depth };
                 let at = (first - block.queries.start) * block.stride + start - block.keys.start;
-                let to = Target { values: &mut scores[at..], stride: block.stride };
+                let to = Place { values: &mut scores[at..], stride: block.stride };
                 outer(dot, size, a, b, Mode::Set, to);
             }
         }
@@ -219,8 +219,8 @@ impl Head<'_> {
             let size = Size { rows: keys, columns: self.params.head_dim, depth };
             let first = self.head * self.m + block.keys.start;
             // SAFETY: every head has sums of its own.
-            let values = unsafe { out.values.slice(first * out.stride, keys * out.stride) };
-            outer(dot, size, a, b, Mode::Add, Target { values, stride: out.stride });
+            let values = unsafe { out.slice(first * self.padded(), keys * self.padded()) };
+            outer(dot, size, a, b, Mode::Add, Place { values, stride: self.padded() });
         }
     }
 
@@ -234,12 +234,12 @@ impl Head<'_> {
         let b = columns::<D>(self.operands.k_packed, block.keys.start / pair, self.kv_head() * dim * pair);
         let size = Size { rows: count, columns: dim, depth: block.keys.len().div_ceil(pair) };
         let sums = dq.numbers::<f32>(count * self.padded());
-        let to = Target { values: &mut *sums, stride: self.padded() };
+        let to = Place { values: &mut *sums, stride: self.padded() };
         outer(dot, size, a, b, Mode::Set, to);
         let to = self.to.q;
         for (query, sums) in block.queries.clone().zip(sums.chunks_exact(self.padded())) {
             // SAFETY: every row of every head belongs to one task.
-            let to = unsafe { to.values.slice(query * to.stride + self.head * dim, dim) };
+            let to = unsafe { to.slice((query * self.params.heads + self.head) * dim, dim) };
             to.copy_from_slice(&sums[..dim]);
         }
     }

@@ -10,14 +10,13 @@
 
 mod block;
 mod operands;
-mod outer;
 
 use std::cell::Cell;
 
 use super::AttentionParams;
 use crate::aligned::Aligned;
-use crate::linear::{Output, Precision, run_dot};
-use crate::pool::Cpu;
+use crate::linear::{Precision, run_dot};
+use crate::pool::{Cpu, Disjoint};
 use operands::{Buffers, Operands};
 
 /// What attention was taken of: `m` positions from 0 on.
@@ -73,8 +72,7 @@ pub fn attend_gradient(
     let operands = Operands::new(cpu, precision, input, params, dout, &mut buffers);
     let mut sums = SUMS.take();
     let [dk, dv] = sums.each_mut().map(|sums| sums.numbers::<f32>(heads * m * padded));
-    let dq = Output::new(to.q, heads * dim);
-    let (dk_out, dv_out) = (Output::new(dk, padded), Output::new(dv, padded));
+    let (dq, dk_out, dv_out) = (Disjoint::new(to.q), Disjoint::new(&mut *dk), Disjoint::new(&mut *dv));
     cpu.pool.run(heads, &|head| {
         let to = block::Gradients { q: &dq, k: &dk_out, v: &dv_out };
         run_dot(cpu.isa, precision, block::Head { operands: &operands, params, m, head, to });

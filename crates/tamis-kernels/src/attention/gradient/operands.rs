@@ -1,14 +1,11 @@
 //! What the products of the gradient multiply, made once for all heads. Knows no product.
 
 use super::Sequence;
-use crate::aligned::{Aligned, Line, numbers_mut, row_lines};
+use crate::aligned::{Aligned, Line, numbers_mut};
 use crate::attention::AttentionParams;
-use crate::linear::{Dot, DotKernel, Operand, Precision, element_lines, of_lines, run_dot};
+use crate::gram::transpose;
+use crate::linear::{Dot, DotKernel, Matrix, Operand, Precision, lane_elements, pack, run_dot};
 use crate::pool::Cpu;
-use crate::transpose::transpose;
-
-/// Columns behind the last one of a packed row: a vector that starts inside may end there.
-const SPARE: usize = 16;
 
 /// Buffers that are kept from call to call.
 pub(super) type Buffers = [Aligned; 8];
@@ -40,7 +37,7 @@ impl<'a> Operands<'a> {
         let AttentionParams { heads, kv_heads, head_dim: dim, .. } = *params;
         let (width, kv_width) = (heads * dim, kv_heads * dim);
         let m = input.q.len() / width;
-        let pair = if element_lines(cpu, precision, 1).1 { 2 } else { 1 };
+        let pair = lane_elements(cpu, precision);
         let [q, d, q_packed, d_packed, k_packed, k_turned, v_turned, spare] = buffers;
         let turned = spare.numbers::<f32>(kv_width * m);
         transpose(cpu, input.k, kv_width, turned);
@@ -101,45 +98,5 @@ impl DotKernel for Heads<'_> {
             dot.convert(from, &mut to[..self.dim]);
             to[self.dim..].fill(D::ZERO);
         }
-    }
-}
-
-/// Rows to pack: pairs do not cross a group of rows.
-struct Matrix<'a> {
-    values: &'a [f32],
-    width: usize,
-    group: usize,
-}
-
-/// Pairs of rows side by side.
-fn pack<'a>(cpu: &Cpu, precision: Precision, x: Matrix<'_>, buffer: &'a mut Aligned) -> Operand<'a> {
-    let (_, pairs) = element_lines(cpu, precision, 1);
-    let (pair, room) = (if pairs { 2 } else { 1 }, x.width + SPARE);
-    let per_row = if pairs { row_lines::<u16>(2 * room) } else { row_lines::<f32>(room) };
-    let per_group = x.group.div_ceil(pair);
-    let count = x.values.len() / (x.width * x.group) * per_group;
-    let lines = buffer.lines(count * per_row);
-    cpu.pool.run_chunks(lines, per_row, &|row, lines| {
-        let start = row / per_group * x.group;
-        let first = start + row % per_group * pair;
-        let row = |i: usize| if i < start + x.group { &x.values[i * x.width..][..x.width] } else { &[] };
-        run_dot(cpu.isa, precision, Pack { rows: [row(first), row(first + 1)], lines });
-    });
-    of_lines(lines, (per_row, pairs))
-}
-
-/// Packs one row or two.
-struct Pack<'a> {
-    rows: [&'a [f32]; 2],
-    lines: &'a mut [Line],
-}
-
-impl DotKernel for Pack<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<D: Dot>(self, dot: D) {
-        let lane = D::STEP / <D::Sums as crate::lanes::Lanes>::WIDTH;
-        let to = numbers_mut::<D::Element>(self.lines);
-        dot.interleave(self.rows, &mut to[..self.rows[0].len() * lane]);
     }
 }

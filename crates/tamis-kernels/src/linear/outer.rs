@@ -1,60 +1,64 @@
 //! The product of columns by rows: `out[r, c] = sum_p a(r, p) . b(p, c)`, in one f32 a result,
-//! p in order. Knows no attention.
+//! p in order. Knows no operand's origin.
 //!
 //! The trick: the lanes of a vector are columns c, and each a(r, p) is broadcast by its load, so
 //! sums over a few dozen p cost no addition of lanes. Where bf16 pairs are multiplied in hardware,
-//! p counts pairs.
+//! p counts pairs. `DEPTH` of them at a time, so that a few vectors of columns over all of these stay
+//! in the L1 cache for all rows.
 
 use std::ops::Range;
 
+use super::dot::{Dot, SumsOf};
 use crate::lanes::Lanes;
-use crate::linear::{Dot, SumsOf};
+
+/// Steps of p that go through all rows before the next: 4 vectors of them are 32 KiB.
+const DEPTH: usize = 128;
 
 /// What is broadcast: `a(r, p)` starts at `r * row + p * step`.
 #[derive(Clone, Copy)]
-pub(super) struct Left<'a, E> {
-    pub(super) elements: &'a [E],
-    pub(super) row: usize,
-    pub(super) step: usize,
+pub(crate) struct Left<'a, E> {
+    pub(crate) elements: &'a [E],
+    pub(crate) row: usize,
+    pub(crate) step: usize,
 }
 
 /// What is multiplied with it: vectors of columns, `step` from one p to the next.
 #[derive(Clone, Copy)]
-pub(super) struct Right<'a, E> {
-    pub(super) elements: &'a [E],
-    pub(super) step: usize,
+pub(crate) struct Right<'a, E> {
+    pub(crate) elements: &'a [E],
+    pub(crate) step: usize,
 }
 
-/// Where results go: rows of f32, `stride` apart, with room for whole vectors.
-pub(super) struct Target<'a> {
-    pub(super) values: &'a mut [f32],
-    pub(super) stride: usize,
+/// Where results go: rows of f32, `stride` apart.
+pub(crate) struct Place<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) stride: usize,
 }
 
 /// Whether results replace what is there.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Set,
     Add,
 }
 
 /// Rows, columns and products of a result.
 #[derive(Clone, Copy)]
-pub(super) struct Size {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) depth: usize,
+pub(crate) struct Size {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) depth: usize,
 }
 
-/// The whole product. Columns are filled up to a whole vector.
+/// The whole product; b holds whole vectors of columns.
 #[inline(always)]
-pub(super) fn outer<D: Dot>(
+pub(crate) fn outer<D: Dot>(
     dot: D,
     size: Size,
     a: Left<'_, D::Element>,
     b: Right<'_, D::Element>,
     mode: Mode,
-    mut to: Target<'_>,
+    mut to: Place<'_>,
 ) {
     let width = <D::Sums as Lanes>::WIDTH;
     let lane = D::STEP / width;
@@ -64,19 +68,25 @@ pub(super) fn outer<D: Dot>(
     let whole = size.columns.next_multiple_of(width);
     assert!(a.elements.len() >= (size.rows - 1) * a.row + (size.depth - 1) * a.step + lane);
     assert!(b.elements.len() >= (size.depth - 1) * b.step + whole * lane);
-    assert!(to.values.len() >= (size.rows - 1) * to.stride + whole);
-    let mut column = 0;
-    while column < whole {
-        let left = (whole - column) / width;
-        // 32 registers hold 24 sums, 4 vectors of b and one of a; 16 hold 8, 2 and 1.
-        let vectors = match (width, left) {
-            (16, 4..) => strip::<D, 6, 4>(dot, size, (a, b), column, mode, &mut to),
-            (16, 2..) => strip::<D, 6, 2>(dot, size, (a, b), column, mode, &mut to),
-            (16, _) => strip::<D, 6, 1>(dot, size, (a, b), column, mode, &mut to),
-            (_, 2..) => strip::<D, 4, 2>(dot, size, (a, b), column, mode, &mut to),
-            _ => strip::<D, 4, 1>(dot, size, (a, b), column, mode, &mut to),
-        };
-        column += vectors * width;
+    assert!(to.values.len() >= (size.rows - 1) * to.stride + size.columns);
+    for start in (0..size.depth).step_by(DEPTH) {
+        let part = Size { depth: DEPTH.min(size.depth - start), ..size };
+        let a = Left { elements: &a.elements[start * a.step..], ..a };
+        let b = Right { elements: &b.elements[start * b.step..], ..b };
+        let mode = if start == 0 { mode } else { Mode::Add };
+        let mut column = 0;
+        while column < whole {
+            let left = (whole - column) / width;
+            // 32 registers hold 24 sums, 4 vectors of b and one of a; 16 hold 8, 2 and 1.
+            let vectors = match (width, left) {
+                (16, 4..) => strip::<D, 6, 4>(dot, part, (a, b), column, mode, &mut to),
+                (16, 2..) => strip::<D, 6, 2>(dot, part, (a, b), column, mode, &mut to),
+                (16, _) => strip::<D, 6, 1>(dot, part, (a, b), column, mode, &mut to),
+                (_, 2..) => strip::<D, 4, 2>(dot, part, (a, b), column, mode, &mut to),
+                _ => strip::<D, 4, 1>(dot, part, (a, b), column, mode, &mut to),
+            };
+            column += vectors * width;
+        }
     }
 }
 
@@ -88,7 +98,7 @@ fn strip<D: Dot, const M: usize, const N: usize>(
     (a, b): (Left<'_, D::Element>, Right<'_, D::Element>),
     column: usize,
     mode: Mode,
-    to: &mut Target<'_>,
+    to: &mut Place<'_>,
 ) -> usize {
     let l = dot.sums();
     let width = <D::Sums as Lanes>::WIDTH;
@@ -98,13 +108,14 @@ fn strip<D: Dot, const M: usize, const N: usize>(
         // SAFETY: `outer` has checked that all of `rows`, `depth` and the columns lie inside.
         let sums = unsafe { tile::<D, M, N>(dot, size.depth, (a, b), rows.clone()) };
         for (row, sums) in rows.zip(&sums) {
-            let to = &mut to.values[row * to.stride + column..][..N * width];
-            for (to, sum) in to.chunks_exact_mut(width).zip(sums) {
+            let wide = (N * width).min(size.columns - column);
+            let to = &mut to.values[row * to.stride + column..][..wide];
+            for (to, sum) in to.chunks_mut(width).zip(sums) {
                 match mode {
-                    Mode::Set => l.store(to, *sum),
+                    Mode::Set => l.store_start(to, *sum),
                     Mode::Add => {
-                        let total = l.add(l.load(to), *sum);
-                        l.store(to, total);
+                        let total = l.add(l.load_start(to), *sum);
+                        l.store_start(to, total);
                     }
                 }
             }
