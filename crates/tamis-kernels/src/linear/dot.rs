@@ -23,6 +23,8 @@ pub(crate) trait Dot: Copy + Send + Sync {
     type Vector: Copy;
     /// Elements in a vector.
     const STEP: usize;
+    /// Elements that a lane takes.
+    const LANE: usize = Self::STEP / <Self::Sums as Lanes>::WIDTH;
     /// The element that is 0.
     const ZERO: Self::Element;
 

@@ -16,7 +16,6 @@ use super::{
     part_operand, run_dot,
 };
 use crate::aligned::{Aligned, Line, numbers_mut, row_lines};
-use crate::lanes::Lanes;
 use crate::pack::RowSource;
 use crate::pool::Cpu;
 
@@ -121,7 +120,7 @@ impl DotKernel for PackWeights<'_> {
     type Output = ();
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
-        let (k, pair) = (self.weights.cols(), lane::<D>());
+        let (k, pair) = (self.weights.cols(), D::LANE);
         // Taken, not borrowed in a closure: a closure would not be compiled for the
         // instruction set of this function.
         let (mut spare, panel) = SCRATCH.take();
@@ -143,12 +142,6 @@ impl DotKernel for PackWeights<'_> {
     }
 }
 
-/// Elements that a lane takes.
-#[inline(always)]
-fn lane<D: Dot>() -> usize {
-    D::STEP / <D::Sums as Lanes>::WIDTH
-}
-
 /// Some rows of `dx`, over some rows of W.
 struct InputRows<'a> {
     dy: Operand<'a>,
@@ -165,9 +158,9 @@ impl DotKernel for InputRows<'_> {
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
         let elements = &self.dy.elements::<D::Element>()[self.first * self.dy.stride..];
-        let a = Left { elements, row: self.dy.stride, step: lane::<D>() };
+        let a = Left { elements, row: self.dy.stride, step: D::LANE };
         let b = Right { elements: self.w.elements::<D::Element>(), step: self.w.stride };
-        let size = Size { depth: self.size.depth.div_ceil(lane::<D>()), ..self.size };
+        let size = Size { depth: self.size.depth.div_ceil(D::LANE), ..self.size };
         outer(dot, size, a, b, self.mode, Place { values: self.dx, stride: size.columns });
     }
 }
@@ -184,7 +177,7 @@ impl DotKernel for WeightRows<'_> {
     type Output = ();
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
-        let (count, pair, n) = (self.dy.columns.len(), lane::<D>(), self.dy.stride);
+        let (count, pair, n) = (self.dy.columns.len(), D::LANE, self.dy.stride);
         let depth = self.dy.rows().div_ceil(pair);
         // Taken, not borrowed in a closure, as above.
         let (row, mut panel) = SCRATCH.take();

@@ -61,13 +61,12 @@ pub(crate) fn outer<D: Dot>(
     mut to: Place<'_>,
 ) {
     let width = <D::Sums as Lanes>::WIDTH;
-    let lane = D::STEP / width;
     if size.rows == 0 || size.columns == 0 || size.depth == 0 {
         return;
     }
     let whole = size.columns.next_multiple_of(width);
-    assert!(a.elements.len() >= (size.rows - 1) * a.row + (size.depth - 1) * a.step + lane);
-    assert!(b.elements.len() >= (size.depth - 1) * b.step + whole * lane);
+    assert!(a.elements.len() >= (size.rows - 1) * a.row + (size.depth - 1) * a.step + D::LANE);
+    assert!(b.elements.len() >= (size.depth - 1) * b.step + whole * D::LANE);
     assert!(to.values.len() >= (size.rows - 1) * to.stride + size.columns);
     for start in (0..size.depth).step_by(DEPTH) {
         let part = Size { depth: DEPTH.min(size.depth - start), ..size };
@@ -102,7 +101,7 @@ fn strip<D: Dot, const M: usize, const N: usize>(
 ) -> usize {
     let l = dot.sums();
     let width = <D::Sums as Lanes>::WIDTH;
-    let b = Right { elements: &b.elements[column * (D::STEP / width)..], ..b };
+    let b = Right { elements: &b.elements[column * D::LANE..], ..b };
     for first in (0..size.rows).step_by(M) {
         let rows = first..(first + M).min(size.rows);
         // SAFETY: `outer` has checked that all of `rows`, `depth` and the columns lie inside.

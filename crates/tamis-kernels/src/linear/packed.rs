@@ -4,7 +4,6 @@
 use super::dot::{Dot, DotKernel, Operand, run_dot};
 use super::{Precision, element_lines, of_lines};
 use crate::aligned::{Aligned, Line, numbers_mut, row_lines};
-use crate::lanes::Lanes;
 use crate::pool::Cpu;
 
 /// Columns behind the last one of a packed row: a vector that starts inside may end there.
@@ -62,8 +61,7 @@ impl DotKernel for Pack<'_> {
     type Output = ();
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
-        let lane = D::STEP / <D::Sums as Lanes>::WIDTH;
         let to = numbers_mut::<D::Element>(self.lines);
-        dot.interleave(self.rows, &mut to[..self.rows[0].len() * lane]);
+        dot.interleave(self.rows, &mut to[..self.rows[0].len() * D::LANE]);
     }
 }
