@@ -102,8 +102,8 @@ fn check_weight((x, _, dy, dw): &State, (n, k): (usize, usize), precision: Preci
     });
 }
 
-/// The largest gradient is about 1/2; weights are rounded to 2^-9 of themselves in bf16.
-const ATTENTION_TOLERANCE: f64 = 1e-3;
+/// bf16 rounds every operand to 2^-9 of itself; sums of hundreds of them move by some of that.
+const ATTENTION_TOLERANCE: f64 = 1e-2;
 
 /// A causal sequence: 4 operations for each number of a query and each position that it sees
 /// forward, 10 back.

@@ -13,7 +13,6 @@ mod slab;
 mod sparse;
 #[cfg(any(test, all(target_arch = "x86_64", not(miri))))]
 mod tile_unit;
-mod transpose;
 
 pub mod activation;
 pub mod adam;

@@ -14,7 +14,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::aligned::{Line, Plain};
 use crate::isa::Isa;
 
 /// How long an idle thread looks for work before it sleeps: longer than the serial
@@ -298,14 +297,6 @@ impl<'a, T> Disjoint<'a, T> {
         assert!(start.checked_add(len).is_some_and(|end| end <= self.len));
         // SAFETY: in bounds by the assertion, unshared by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
-    }
-}
-
-impl Disjoint<'_, Line> {
-    /// The same bytes as numbers.
-    pub(crate) fn numbers<E: Plain>(&self) -> Disjoint<'_, E> {
-        let len = self.len * (size_of::<Line>() / size_of::<E>());
-        Disjoint { start: self.start.cast(), len, slice: PhantomData }
     }
 }
 

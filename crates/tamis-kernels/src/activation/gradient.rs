@@ -89,24 +89,27 @@ per_isa! {
     }
 }
 
+/// `x s` and its slope, for `s` of `u`, by `u` and `u'`.
+#[inline(always)]
+fn swish<L: Lanes>(l: L, x: L::F, u: L::F, u_slope: L::F) -> (L::F, L::F) {
+    let (zero, one) = (l.splat(0.0), l.splat(1.0));
+    let e = exp(l, l.sub(zero, u));
+    let s = l.div(one, l.add(one, e));
+    let value = l.mul(x, s);
+    (value, l.fma(l.mul(value, l.mul(e, s)), u_slope, s))
+}
+
 /// `f(x)` and `f'(x)`.
 #[inline(always)]
 fn with_slope<L: Lanes>(l: L, curve: Curve, x: L::F) -> (L::F, L::F) {
     let (zero, one) = (l.splat(0.0), l.splat(1.0));
-    // `x s` and its slope for `s` of `u`, by `u` and `u'`.
-    let swish = |u: L::F, u_slope: L::F| {
-        let e = exp(l, l.sub(zero, u));
-        let s = l.div(one, l.add(one, e));
-        let value = l.mul(x, s);
-        (value, l.fma(l.mul(value, l.mul(e, s)), u_slope, s))
-    };
     match curve {
-        Curve::Silu => swish(x, one),
+        Curve::Silu => swish(l, x, x, one),
         Curve::GeluTanh => {
             // u = a x + b x^3: 2 sqrt(2 / pi), that times 0.044715, and three times b.
             let (square, a) = (l.mul(x, x), l.splat(1.595_769_2));
             let inner = l.fma(square, l.splat(0.071_354_81), a);
-            swish(l.mul(x, inner), l.fma(square, l.splat(0.214_064_43), a))
+            swish(l, x, l.mul(x, inner), l.fma(square, l.splat(0.214_064_43), a))
         }
         Curve::Gelu => {
             let z = l.mul(l.max(l.sub(zero, x), x), l.splat(std::f32::consts::FRAC_1_SQRT_2));

@@ -7,25 +7,36 @@
 //! and calls are added in `T`.
 
 pub mod scalar;
+mod transpose;
 
 use std::cell::Cell;
 
 use crate::aligned::Aligned;
-use crate::linear::{AddSink, Dot, DotKernel, Operand, Output, Precision, Rows, Sink, product, run_dot};
+use crate::linear::{Dot, DotKernel, Operand, Precision, Rows, Sink, product, run_dot};
 use crate::pool::{Cpu, Disjoint};
-use crate::transpose::operand as columns_of;
 
-pub use crate::transpose::transpose;
+pub use transpose::transpose;
 
 /// Rows of a panel of `G`: a multiple of the tile sizes.
 const PANEL: usize = 96;
 
 /// What `G` is kept in.
-pub trait Total: Copy + Send + Sync + std::ops::AddAssign + From<f32> {}
+pub trait Total: Copy + Send + Sync + std::ops::AddAssign {
+    /// The nearest value to an f32.
+    fn from_f32(value: f32) -> Self;
+}
 
-impl Total for f32 {}
+impl Total for f32 {
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
 
-impl Total for f64 {}
+impl Total for f64 {
+    fn from_f32(value: f32) -> Self {
+        Self::from(value)
+    }
+}
 
 /// `g += x^T x` for `x [m, k]`, `g [k, k]`; `g` must be symmetric and stays so.
 ///
@@ -39,9 +50,9 @@ pub fn gram_add<T: Total>(cpu: &Cpu, x: &[f32], k: usize, precision: Precision, 
         return;
     }
     let mut buffer = COLUMNS.take();
-    let columns = columns_of(cpu, precision, (x, k), &mut buffer);
+    let columns = transpose::operand(cpu, precision, (x, k), &mut buffer);
     let panels = k.div_ceil(PANEL);
-    let out = Output::new(g, k);
+    let out = Square { values: Disjoint::new(g), size: k };
     cpu.pool.run(panels * (panels + 1) / 2, &|task| {
         let (low, high) = pair(task);
         run_dot(cpu.isa, precision, Block { columns, m, low, high, out: &out });
@@ -74,7 +85,7 @@ struct Block<'a, T> {
     m: usize,
     low: usize,
     high: usize,
-    out: &'a Output<'a, T>,
+    out: &'a Square<'a, T>,
 }
 
 impl<T: Total> DotKernel for Block<'_, T> {
@@ -84,31 +95,43 @@ impl<T: Total> DotKernel for Block<'_, T> {
         let (elements, stride) = (self.columns.elements::<D::Element>(), self.columns.stride);
         let panel = |index: usize| {
             let first = index * PANEL;
-            let count = PANEL.min(self.out.stride - first);
+            let count = PANEL.min(self.out.size - first);
             Rows::new(&elements[first * stride..], stride, count, self.m)
         };
         let origin = (self.low * PANEL, self.high * PANEL);
-        let sink = Upper(AddSink { out: self.out, origin });
+        let sink = BlockSink { out: self.out, origin };
         product(dot, panel(self.low), panel(self.high), &sink);
     }
 }
 
-/// One panel pair in `G`, of which nothing is wanted below the diagonal.
-struct Upper<'a, T>(AddSink<'a, T>);
+/// `G`, written by all tasks.
+struct Square<'a, T> {
+    values: Disjoint<'a, T>,
+    size: usize,
+}
 
-impl<T: Total> Sink for Upper<'_, T> {
+/// One panel pair in `G`.
+struct BlockSink<'a, T> {
+    out: &'a Square<'a, T>,
+    origin: (usize, usize),
+}
+
+impl<T: Total> Sink for BlockSink<'_, T> {
     type Total = T;
     #[inline(always)]
     fn place(&self, row: usize, column: usize, len: usize) -> &mut [T] {
-        self.0.place(row, column, len)
+        let start = (self.origin.0 + row) * self.out.size + self.origin.1 + column;
+        // SAFETY: each panel pair is one task, and pairs do not overlap.
+        unsafe { self.out.values.slice(start, len) }
     }
     #[inline(always)]
-    fn combine(total: T, value: f32, first: bool) -> T {
-        AddSink::combine(total, value, first)
+    fn combine(mut total: T, value: f32, _first: bool) -> T {
+        total += T::from_f32(value);
+        total
     }
     #[inline(always)]
     fn wants(&self, row: usize, column_end: usize) -> bool {
-        self.0.origin.0 + row < self.0.origin.1 + column_end
+        self.origin.0 + row < self.origin.1 + column_end
     }
 }
 

@@ -17,7 +17,7 @@ use super::{OPERAND, Output, Precision, SCRATCH};
 use crate::aligned::{Aligned, Line, numbers, numbers_mut};
 use crate::lanes::Lanes;
 use crate::pack::{BLOCK_SIDE, BLOCK_WEIGHTS, BlockMatrix};
-use crate::pool::Cpu;
+use crate::pool::{Cpu, Disjoint};
 
 /// Up to so many rows of x, a block is decoded when it is used, and not written to memory.
 const FEW_ROWS: usize = 8;
@@ -51,7 +51,7 @@ pub(super) fn product(
     let strips = w.strips();
     // Strips differ in what they keep, so there are more tasks than threads.
     let panel = strips.div_ceil(cpu.pool.threads() * 4).clamp(1, PANEL);
-    let out = Output::new(y, shape.n);
+    let out = Output { values: Disjoint::new(y), stride: shape.n };
     cpu.pool.run(strips.div_ceil(panel), &|task| {
         let strips = task * panel..((task + 1) * panel).min(strips);
         run_dot(cpu.isa, precision, Panel { x, w, shape, strips, out: &out });

@@ -23,6 +23,8 @@ pub(crate) trait Dot: Copy + Send + Sync {
     type Vector: Copy;
     /// Elements in a vector.
     const STEP: usize;
+    /// Elements that a lane takes.
+    const LANE: usize = Self::STEP / <Self::Sums as Lanes>::WIDTH;
     /// The element that is 0.
     const ZERO: Self::Element;
 
@@ -41,6 +43,9 @@ pub(crate) trait Dot: Copy + Send + Sync {
     fn multiply_add(self, a: Self::Vector, b: Self::Vector, sums: SumsOf<Self>) -> SumsOf<Self>;
     /// Converts a row of f32; `to` has the same length.
     fn convert(self, from: &[f32], to: &mut [Self::Element]);
+    /// Two rows side by side, as the lanes of a vector take them: `to[2 c + r] = rows[r][c]`, the
+    /// second with zeros behind its end; only the first row where a lane takes one element.
+    fn interleave(self, rows: [&[f32]; 2], to: &mut [Self::Element]);
     /// Elements as f32, where they need no conversion.
     fn borrow_mut(elements: &mut [Self::Element]) -> Option<&mut [f32]>;
     /// The rows of a matrix as elements, where it stores them as such.
@@ -141,6 +146,10 @@ macro_rules! f32_dot {
             }
             #[inline(always)]
             fn convert($self, $from: &[f32], $to: &mut [f32]) $convert
+            #[inline(always)]
+            fn interleave(self, rows: [&[f32]; 2], to: &mut [f32]) {
+                self.convert(rows[0], to);
+            }
             #[inline(always)]
             fn borrow_mut(elements: &mut [f32]) -> Option<&mut [f32]> {
                 $borrows.then_some(elements)
@@ -255,6 +264,30 @@ mod hardware {
                 let (low, high) = (_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16)));
                 let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
                 _mm512_mask_storeu_epi16(to.as_mut_ptr().cast(), mask(to.len()), both);
+            }
+        }
+        #[inline(always)]
+        fn interleave(self, rows: [&[f32]; 2], to: &mut [u16]) {
+            assert_eq!(to.len(), 2 * rows[0].len());
+            for (i, to) in to.chunks_mut(32).enumerate() {
+                let mut padded = [[0.0f32; 16]; 2];
+                let mut start = [rows[0].as_ptr(); 2];
+                for (r, row) in rows.iter().enumerate() {
+                    let row = &row[(i * 16).min(row.len())..];
+                    start[r] = row.as_ptr();
+                    if row.len() < 16 {
+                        padded[r][..row.len()].copy_from_slice(row);
+                        start[r] = padded[r].as_ptr();
+                    }
+                }
+                // SAFETY: both starts have 16 values; only `to.len()` elements are written.
+                unsafe {
+                    let (even, odd) = (_mm512_loadu_ps(start[0]), _mm512_loadu_ps(start[1]));
+                    let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(odd, even));
+                    let turn = _mm512_loadu_si512(INTERLEAVED.as_ptr().cast());
+                    let both = _mm512_permutexvar_epi16(turn, both);
+                    _mm512_mask_storeu_epi16(to.as_mut_ptr().cast(), mask(to.len()), both);
+                }
             }
         }
         #[inline(always)]

@@ -1,32 +1,34 @@
 //! The gradients of the linear map `y = x W^T`: `dx = dy W` and `dW += dy^T x`. Knows no
 //! bias and no step.
 //!
-//! The trick: both are products of rows by rows once an operand is turned, so the tiles of
-//! the map itself do them. For `dx`, W is decoded and turned a panel of `TURNED` rows at a
-//! time, and panels are added in order. For `dW`, x is turned once; a task turns its own
-//! columns of dy and keeps them in its cache.
+//! Both are sums of columns by rows (`outer`), so nothing is turned: rows of W, of x and of dy
+//! are only packed, two and two. For `dx`, W is decoded and packed a panel of rows at a time, and
+//! panels are added in order. For `dW`, x is packed once; a task packs its own columns of dy and
+//! keeps them in its cache.
 
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::outer::{Left, Mode, Place, Right, Size, outer};
+use super::packed::{Matrix, lane_elements, pack, packed_lines};
 use super::{
-    AddSink, Dot, DotKernel, OPERAND, Operand, Output, Part, Precision, Rows, SCRATCH, SetSink,
-    element_lines, of_lines, panel_rows, part_operand, product, run_dot,
+    Dot, DotKernel, OPERAND, Operand, PANEL_STEP, Part, Precision, SCRATCH, of_lines, panel_rows,
+    part_operand, run_dot,
 };
 use crate::aligned::{Aligned, Line, numbers_mut, row_lines};
 use crate::pack::RowSource;
-use crate::pool::{Cpu, Disjoint};
-use crate::transpose::{Target, operand as columns_of, turn_columns};
+use crate::pool::Cpu;
 
-/// Rows of W in a turned panel: one block of a product of bf16 pairs, two of f32.
-const TURNED: usize = 1536;
-/// Rows of W that one task turns: whole cache lines of a turned row, so that no line is
-/// written by two tasks.
-const STRIP: usize = 32;
+/// Most rows of W that are packed together.
+const PACKED: usize = 1536;
+/// Pairs of rows of W that one task decodes and packs.
+const PACK_PAIRS: usize = 8;
+/// Most rows of dx in a task: each block of W that is in the L1 cache is used for all of them.
+const ROWS: usize = 192;
 
 thread_local! {
-    /// The calling thread's turned operand.
-    static COLUMNS: Cell<Aligned> = const { Cell::new(Aligned::new()) };
+    /// The calling thread's packed operand.
+    static PACKED_ROWS: Cell<Aligned> = const { Cell::new(Aligned::new()) };
 }
 
 /// `dx[m, k] = dy[m, n] * W`, `W` of shape `[n, k]`; `m = dx.len() / k`.
@@ -41,22 +43,21 @@ pub fn input_gradient(cpu: &Cpu, dy: &[f32], weights: &dyn RowSource, precision:
     if m == 0 || n == 0 {
         return dx.fill(0.0);
     }
-    let (mut buffer, mut columns) = (OPERAND.take(), COLUMNS.take());
-    let out = Output::new(dx, k);
-    for first in (0..n).step_by(TURNED) {
-        let rows = first..(first + TURNED).min(n);
-        let w = turned(cpu, weights, rows.clone(), precision, &mut columns);
+    let (mut buffer, mut packed) = (OPERAND.take(), PACKED_ROWS.take());
+    let share = m.div_ceil(cpu.pool.threads() * 2).next_multiple_of(PANEL_STEP).min(ROWS);
+    for first in (0..n).step_by(PACKED) {
+        let rows = first..(first + PACKED).min(n);
+        let w = pack_weights(cpu, weights, rows.clone(), precision, &mut packed);
         let part = Part { values: dy, stride: n, columns: rows.clone() };
         let dy = part_operand(cpu, precision, part, &mut buffer);
-        let panel = panel_rows(k, rows.len(), cpu.pool.threads());
-        cpu.pool.run(k.div_ceil(panel), &|task| {
-            let columns = task * panel..((task + 1) * panel).min(k);
-            let adds = first > 0;
-            run_dot(cpu.isa, precision, InputPanel { dy, m, w, columns, len: rows.len(), adds, out: &out });
+        let mode = if first == 0 { Mode::Set } else { Mode::Add };
+        cpu.pool.run_chunks(dx, share * k, &|task, dx| {
+            let size = Size { rows: dx.len() / k, columns: k, depth: rows.len() };
+            run_dot(cpu.isa, precision, InputRows { dy, first: task * share, w, size, mode, dx });
         });
     }
     OPERAND.set(buffer.kept());
-    COLUMNS.set(columns.kept());
+    PACKED_ROWS.set(packed.kept());
 }
 
 /// `dw[n, k] += dy[m, n]^T * x[m, k]`.
@@ -77,52 +78,51 @@ pub fn weight_gradient(
     if m == 0 || n == 0 {
         return;
     }
-    let mut columns = COLUMNS.take();
-    let x = columns_of(cpu, precision, (x, k), &mut columns);
+    let mut packed = PACKED_ROWS.take();
+    let x = pack(cpu, precision, Matrix { values: x, width: k, group: m }, &mut packed);
     let panel = panel_rows(n, m, cpu.pool.threads());
-    let out = Output::new(dw, k);
-    cpu.pool.run(n.div_ceil(panel), &|task| {
+    cpu.pool.run_chunks(dw, panel * k, &|task, dw| {
         let columns = task * panel..((task + 1) * panel).min(n);
         let dy = Part { values: dy, stride: n, columns };
-        run_dot(cpu.isa, precision, WeightPanel { dy, x, k, out: &out });
+        run_dot(cpu.isa, precision, WeightRows { dy, x, k, dw });
     });
-    COLUMNS.set(columns.kept());
+    PACKED_ROWS.set(packed.kept());
 }
 
-/// Rows `rows` of W, turned: an operand of `k` rows.
-fn turned<'a>(
+/// Rows `rows` of W, packed.
+fn pack_weights<'a>(
     cpu: &Cpu,
     weights: &dyn RowSource,
     rows: Range<usize>,
     precision: Precision,
     buffer: &'a mut Aligned,
 ) -> Operand<'a> {
-    let shape = element_lines(cpu, precision, rows.len());
-    let lines = buffer.lines(weights.cols() * shape.0);
-    let all = Disjoint::new(&mut *lines);
-    cpu.pool.run(rows.len().div_ceil(STRIP), &|task| {
-        let first = rows.start + task * STRIP;
-        let strip = first..(first + STRIP).min(rows.end);
-        run_dot(cpu.isa, precision, Strip { weights, rows: strip, start: task * STRIP, lines: &all, shape });
+    let (per_row, pairs) = packed_lines(cpu, precision, weights.cols());
+    let pair = lane_elements(cpu, precision);
+    let lines = buffer.lines(rows.len().div_ceil(pair) * per_row);
+    cpu.pool.run_chunks(lines, PACK_PAIRS * per_row, &|task, lines| {
+        let first = rows.start + task * PACK_PAIRS * pair;
+        let rows = first..(first + PACK_PAIRS * pair).min(rows.end);
+        run_dot(cpu.isa, precision, PackWeights { weights, rows, lines, per_row });
     });
-    of_lines(lines, shape)
+    of_lines(lines, (per_row, pairs))
 }
 
-/// Decodes and turns a strip of W, to elements `start..` of every turned row.
-struct Strip<'a> {
+/// Decodes and packs rows of W, two to a packed row where a lane takes two.
+struct PackWeights<'a> {
     weights: &'a dyn RowSource,
     rows: Range<usize>,
-    start: usize,
-    lines: &'a Disjoint<'a, Line>,
-    /// Lines of a turned row.
-    shape: (usize, bool),
+    lines: &'a mut [Line],
+    per_row: usize,
 }
 
-impl DotKernel for Strip<'_> {
+impl DotKernel for PackWeights<'_> {
     type Output = ();
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
-        let k = self.weights.cols();
+        let (k, pair) = (self.weights.cols(), D::LANE);
+        // Taken, not borrowed in a closure: a closure would not be compiled for the
+        // instruction set of this function.
         let (mut spare, panel) = SCRATCH.take();
         let values = match self.weights.as_f32() {
             Some(stored) => &stored[self.rows.start * k..self.rows.end * k],
@@ -134,67 +134,66 @@ impl DotKernel for Strip<'_> {
                 decoded
             }
         };
-        let elements = self.lines.numbers::<D::Element>();
-        let stride = self.shape.0 * (size_of::<Line>() / size_of::<D::Element>());
-        let to = Target { elements: &elements, start: self.start, stride };
-        // SAFETY: strips are disjoint, and one task turns a strip.
-        unsafe { turn_columns(dot, Part { values, stride: k, columns: 0..k }, to) };
+        for (rows, lines) in values.chunks(pair * k).zip(self.lines.chunks_exact_mut(self.per_row)) {
+            let to = &mut numbers_mut::<D::Element>(lines)[..k * pair];
+            dot.interleave([&rows[..k], &rows[k..]], to);
+        }
         SCRATCH.set((spare, panel));
     }
 }
 
-/// Columns of `dx` over one turned panel of W.
-struct InputPanel<'a> {
+/// Some rows of `dx`, over some rows of W.
+struct InputRows<'a> {
     dy: Operand<'a>,
-    m: usize,
+    first: usize,
     w: Operand<'a>,
-    columns: Range<usize>,
-    /// Rows of W in the panel.
-    len: usize,
-    adds: bool,
-    out: &'a Output<'a>,
+    /// Its depth counts rows of W.
+    size: Size,
+    mode: Mode,
+    dx: &'a mut [f32],
 }
 
-impl DotKernel for InputPanel<'_> {
+impl DotKernel for InputRows<'_> {
     type Output = ();
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
-        let dy = Rows::new(self.dy.elements::<D::Element>(), self.dy.stride, self.m, self.len);
-        let w = &self.w.elements::<D::Element>()[self.columns.start * self.w.stride..];
-        let w = Rows::new(w, self.w.stride, self.columns.len(), self.len);
-        let (out, origin) = (self.out, (0, self.columns.start));
-        match self.adds {
-            true => product(dot, dy, w, &AddSink { out, origin }),
-            false => product(dot, dy, w, &SetSink { out, origin }),
-        }
+        let elements = &self.dy.elements::<D::Element>()[self.first * self.dy.stride..];
+        let a = Left { elements, row: self.dy.stride, step: D::LANE };
+        let b = Right { elements: self.w.elements::<D::Element>(), step: self.w.stride };
+        let size = Size { depth: self.size.depth.div_ceil(D::LANE), ..self.size };
+        outer(dot, size, a, b, self.mode, Place { values: self.dx, stride: size.columns });
     }
 }
 
 /// Some rows of `dW`: the columns `dy.columns`.
-struct WeightPanel<'a> {
+struct WeightRows<'a> {
     dy: Part<'a>,
     x: Operand<'a>,
     k: usize,
-    out: &'a Output<'a>,
+    dw: &'a mut [f32],
 }
 
-impl DotKernel for WeightPanel<'_> {
+impl DotKernel for WeightRows<'_> {
     type Output = ();
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
-        let (m, count, first) = (self.dy.rows(), self.dy.columns.len(), self.dy.columns.start);
-        // Taken, not borrowed in a closure: a closure would not be compiled for the
-        // instruction set of this function.
+        let (count, pair, n) = (self.dy.columns.len(), D::LANE, self.dy.stride);
+        let depth = self.dy.rows().div_ceil(pair);
+        // Taken, not borrowed in a closure, as above.
         let (row, mut panel) = SCRATCH.take();
-        let per_row = row_lines::<D::Element>(m);
-        let elements = numbers_mut::<D::Element>(panel.lines(count * per_row));
-        let stride = elements.len() / count;
-        let to = Disjoint::new(&mut *elements);
-        // SAFETY: the buffer is this thread's own.
-        unsafe { turn_columns(dot, self.dy, Target { elements: &to, start: 0, stride }) };
-        let dy = Rows::new(elements, stride, count, m);
-        let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.k, m);
-        product(dot, dy, x, &AddSink { out: self.out, origin: (first, 0) });
+        let per_row = row_lines::<D::Element>(count * pair);
+        let lines = panel.lines(depth * per_row);
+        for (rows, lines) in self.dy.values.chunks(pair * n).zip(lines.chunks_exact_mut(per_row)) {
+            let to = &mut numbers_mut::<D::Element>(lines)[..count * pair];
+            let second = rows.get(n..).filter(|row| !row.is_empty());
+            let second = second.map_or(&[][..], |row| &row[self.dy.columns.clone()]);
+            dot.interleave([&rows[self.dy.columns.clone()], second], to);
+        }
+        let elements = &*numbers_mut::<D::Element>(lines);
+        let a = Left { elements, row: pair, step: elements.len() / depth };
+        let b = Right { elements: self.x.elements::<D::Element>(), step: self.x.stride };
+        let size = Size { rows: count, columns: self.k, depth };
+        outer(dot, size, a, b, Mode::Add, Place { values: self.dw, stride: self.k });
         SCRATCH.set((row, panel));
     }
 }

@@ -8,8 +8,9 @@
 mod blocks;
 mod dot;
 mod gradient;
+mod outer;
+mod packed;
 pub mod scalar;
-mod sink;
 mod tile;
 
 use std::cell::Cell;
@@ -17,7 +18,8 @@ use std::ops::Range;
 
 pub(crate) use dot::{Dot, DotKernel, Operand, run_dot};
 pub use gradient::{input_gradient, weight_gradient};
-pub(crate) use sink::{AddSink, Output, SetSink};
+pub(crate) use outer::{Left, Mode, Place, Right, Size, outer};
+pub(crate) use packed::{Matrix, lane_elements, pack};
 pub(crate) use tile::{BLOCK_BYTES, Rows, Sink, product};
 
 use crate::aligned::{Aligned, Line, numbers, numbers_mut, row_lines};
@@ -81,7 +83,7 @@ pub fn linear(cpu: &Cpu, x: &[f32], weights: &dyn RowSource, precision: Precisio
     let row = x;
     let x = operand(cpu, precision, (x, k), &mut buffer);
     let panel = panel_rows(n, k, cpu.pool.threads());
-    let out = Output::new(y, n);
+    let out = Output { values: Disjoint::new(y), stride: n };
     cpu.pool.run(n.div_ceil(panel), &|task| {
         let first = task * panel;
         let rows = first..(first + panel).min(n);
@@ -213,7 +215,12 @@ impl DotKernel for Convert<'_> {
         let rows = self.lines.chunks_exact_mut(self.per_row);
         for (from, to) in self.x.values.chunks_exact(self.x.stride).zip(rows) {
             let from = &from[self.x.columns.clone()];
-            dot.convert(from, &mut numbers_mut(to)[..from.len()]);
+            let to = numbers_mut(to);
+            dot.convert(from, &mut to[..from.len()]);
+            // The other half of a last pair.
+            if let Some(next) = to.get_mut(from.len()) {
+                *next = D::ZERO;
+            }
         }
     }
 }
@@ -243,7 +250,7 @@ impl DotKernel for Panel<'_> {
         let x = Rows::new(self.x.elements::<D::Element>(), self.x.stride, self.m, k);
         let stored = D::stored(self.weights).filter(|_| !crowded::<D::Element>(k, self.m));
         if let Some(w) = stored {
-            let sink = SetSink { out: self.out, origin: (0, self.rows.start) };
+            let sink = PanelSink { out: self.out, first: self.rows.start };
             return product(dot, x, Rows::new(&w[self.rows.start * k..], k, count, k), &sink);
         }
         // Few rows of x: decode as many rows of W as a tile takes, so that they are still
@@ -263,11 +270,37 @@ impl DotKernel for Panel<'_> {
                 dot.decode(self.weights, first + j, row_values, to);
             }
             let elements = numbers::<D::Element>(&lines[..count * per_row]);
-            let sink = SetSink { out: self.out, origin: (0, first) };
+            let sink = PanelSink { out: self.out, first };
             product(dot, x, Rows::new(elements, elements.len() / count, count, k), &sink);
             first += part;
         }
         SCRATCH.set((row, panel));
+    }
+}
+
+/// The result matrix, written by all tasks.
+struct Output<'a> {
+    values: Disjoint<'a, f32>,
+    stride: usize,
+}
+
+/// The columns of one panel in the result.
+struct PanelSink<'a> {
+    out: &'a Output<'a>,
+    first: usize,
+}
+
+impl Sink for PanelSink<'_> {
+    type Total = f32;
+    #[inline(always)]
+    fn place(&self, row: usize, column: usize, len: usize) -> &mut [f32] {
+        let start = row * self.out.stride + self.first + column;
+        // SAFETY: panels own disjoint columns, and one task computes a panel.
+        unsafe { self.out.values.slice(start, len) }
+    }
+    #[inline(always)]
+    fn combine(total: f32, value: f32, first: bool) -> f32 {
+        if first { value } else { total + value }
     }
 }
 

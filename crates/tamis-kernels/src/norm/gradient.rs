@@ -8,6 +8,7 @@
 
 use super::{TASK_VALUES, squares, total};
 use crate::isa::per_isa;
+use crate::lanes::Lanes;
 use crate::pool::{Cpu, Disjoint};
 
 /// Fewest rows in a task: so many rows share one row of sums.
@@ -91,18 +92,17 @@ per_isa! {
             let mean = if kind == Kind::Layer { total(l, x) / n as f32 } else { 0.0 };
             let s = l.splat(1.0 / (squares(l, x, mean) / n as f32 + input.eps).sqrt());
             let mean = l.splat(mean);
-            let h = |i: usize| l.mul(l.sub(l.load_start(&x[i..]), mean), s);
             let (mut g_sum, mut gh_sum) = (l.splat(0.0), l.splat(0.0));
             for i in (0..n).step_by(L::WIDTH) {
                 // Behind the end dy is 0, so nothing is added there.
                 let g = l.mul(l.load_start(&dy[i..]), l.load_start(&w[i..]));
                 g_sum = l.add(g_sum, g);
-                gh_sum = l.fma(g, h(i), gh_sum);
+                gh_sum = l.fma(g, normed(l, &x[i..], mean, s), gh_sum);
             }
             let g_mean = if kind == Kind::Layer { l.sum(g_sum) / n as f32 } else { 0.0 };
             let (g_mean, gh_mean) = (l.splat(g_mean), l.splat(l.sum(gh_sum) / n as f32));
             for i in (0..n).step_by(L::WIDTH) {
-                let (dy, h) = (l.load_start(&dy[i..]), h(i));
+                let (dy, h) = (l.load_start(&dy[i..]), normed(l, &x[i..], mean, s));
                 let g = l.mul(dy, l.load_start(&w[i..]));
                 let d = l.sub(l.sub(g, g_mean), l.mul(h, gh_mean));
                 l.store_start(&mut dx[i..], l.mul(s, d));
@@ -112,6 +112,12 @@ per_isa! {
             db.iter_mut().zip(dy).for_each(|(db, dy)| *db += dy);
         }
     }
+}
+
+/// The first vector of `h = (x - mean) s`.
+#[inline(always)]
+fn normed<L: Lanes>(l: L, x: &[f32], mean: L::F, s: L::F) -> L::F {
+    l.mul(l.sub(l.load_start(x), mean), s)
 }
 
 #[cfg(test)]

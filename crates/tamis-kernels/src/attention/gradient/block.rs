@@ -1,37 +1,37 @@
 //! The gradient of one query head, a block of queries at a time. Knows no threads.
 //!
 //! For a block: S and dP of all keys that it can see, `[queries, keys]`; row by row P and dS in
-//! their places; then both turned, for the sums over queries.
+//! their places; then both as pairs of rows, for the sums over queries.
 
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::Operands;
+use super::operands::Operands;
 use crate::aligned::{Aligned, row_lines};
 use crate::attention::AttentionParams;
 use crate::lanes::{Lanes, exp, tanh};
-use crate::linear::{AddSink, Dot, DotKernel, Operand, Output, Part, Rows, SetSink, product};
+use crate::linear::{Dot, DotKernel, Left, Mode, Operand, Place, Right, Size, outer};
 use crate::pool::Disjoint;
-use crate::transpose::{Target, turn_columns};
 
-/// Queries in a block.
-const BLOCK: usize = 128;
+/// Queries in a block: whole tiles of any instruction set, whole pairs.
+const BLOCK: usize = 144;
 /// Queries whose scores are computed together: later keys than theirs are left out.
-const STEP: usize = 32;
+const STEP: usize = 48;
 /// Rows of scores start and end at a multiple of this: whole vectors of any width.
-const PAD: usize = 16;
+pub(super) const PAD: usize = 16;
 
 thread_local! {
-    /// A thread's S (then P), dP (then dS), slopes of the cap, and turned and rounded weights.
+    /// A thread's S (then P), dP (then dS), slopes of the cap, rounded weights, and `dq`.
     static SCRATCH: Cell<[Aligned; 5]> = const { Cell::new([const { Aligned::new() }; 5]) };
 }
 
-/// Where a head adds: `dq [m, heads * head_dim]`, `dk` and `dv [heads * m, head_dim]`.
+/// Where a head adds: `dq [m, heads * head_dim]`, `dk` and `dv [heads * m, head_dim in whole
+/// vectors]`.
 #[derive(Clone, Copy)]
 pub(super) struct Gradients<'a> {
-    pub(super) q: &'a Output<'a>,
-    pub(super) k: &'a Output<'a>,
-    pub(super) v: &'a Output<'a>,
+    pub(super) q: &'a Disjoint<'a, f32>,
+    pub(super) k: &'a Disjoint<'a, f32>,
+    pub(super) v: &'a Disjoint<'a, f32>,
 }
 
 /// One query head.
@@ -58,10 +58,10 @@ impl DotKernel for Head<'_> {
     type Output = ();
     #[inline(always)]
     fn run<D: Dot>(self, dot: D) {
-        let own = self.m * self.params.head_dim;
+        let own = self.m * self.padded();
         for sums in [self.to.k, self.to.v] {
             // SAFETY: every head has sums of its own.
-            unsafe { sums.values.slice(self.head * own, own) }.fill(0.0);
+            unsafe { sums.slice(self.head * own, own) }.fill(0.0);
         }
         // Taken, not borrowed in a closure: a closure would not be compiled for the
         // instruction set of this function.
@@ -71,7 +71,7 @@ impl DotKernel for Head<'_> {
             let keys = self.seen(first).start / PAD * PAD..queries.end;
             // Room for the vector that the last key is in.
             let stride = row_lines::<f32>(keys.len().next_multiple_of(PAD)) * 16;
-            let [scores, d_scores, slopes, turned, rounded] = &mut buffers;
+            let [scores, d_scores, slopes, rounded, dq] = &mut buffers;
             let mut block = Block {
                 scores: scores.numbers(queries.len() * stride),
                 d_scores: d_scores.numbers(queries.len() * stride),
@@ -84,8 +84,8 @@ impl DotKernel for Head<'_> {
             for row in 0..block.queries.len() {
                 self.weigh(dot.sums(), &mut block, row);
             }
-            self.add_keys(dot, &block, turned);
-            self.set_queries(dot, &block, rounded);
+            self.add_keys(dot, &block, rounded);
+            self.set_queries(dot, &block, rounded, dq);
         }
         SCRATCH.set(buffers);
     }
@@ -97,30 +97,40 @@ impl Head<'_> {
         let first = self.params.window.map_or(0, |window| (query + 1).saturating_sub(window));
         first..query + 1
     }
-    /// First column of the head in rows of keys and values.
-    fn kv_column(&self) -> usize {
-        self.head * self.params.kv_heads / self.params.heads * self.params.head_dim
+    /// The head of keys and values.
+    fn kv_head(&self) -> usize {
+        self.head * self.params.kv_heads / self.params.heads
     }
-    /// First column of the head in rows of queries.
-    fn column(&self) -> usize {
-        self.head * self.params.head_dim
+    /// Columns of a head in whole vectors.
+    fn padded(&self) -> usize {
+        self.params.head_dim.next_multiple_of(PAD)
     }
 
     /// `S = q k^T` and `dP = dout v^T`, without scale and cap.
     #[inline(always)]
     fn score<D: Dot>(&self, dot: D, block: &mut Block<'_>) {
         let (operands, dim) = (self.operands, self.params.head_dim);
-        let pairs =
-            [(operands.q, operands.k, &mut *block.scores), (operands.dout, operands.v, &mut *block.d_scores)];
-        for (x, w, scores) in pairs {
-            let out = Output::new(scores, block.stride);
+        let (pair, depth) = (operands.pair, dim.div_ceil(operands.pair));
+        let pairs = [
+            (operands.q, operands.k_turned, &mut *block.scores),
+            (operands.dout, operands.v_turned, &mut *block.d_scores),
+        ];
+        for (a, b, scores) in pairs {
             for first in block.queries.clone().step_by(STEP) {
                 let queries = first..(first + STEP).min(block.queries.end);
-                let keys = self.seen(first).start.max(block.keys.start)..queries.end;
-                let origin = (first - block.queries.start, keys.start - block.keys.start);
-                let x = part::<D>(x, queries, self.column()..self.column() + dim);
-                let w = part::<D>(w, keys, self.kv_column()..self.kv_column() + dim);
-                product(dot, x, w, &SetSink { out: &out, origin });
+                // Whole vectors: what stands before the first key that is seen is overwritten.
+                let start = (self.seen(first).start / PAD * PAD).max(block.keys.start);
+                let a = Left {
+                    elements: &a.elements::<D::Element>()
+                        [(first * self.params.heads + self.head) * a.stride..],
+                    row: self.params.heads * a.stride,
+                    step: pair,
+                };
+                let b = columns::<D>(b, self.kv_head() * depth, start * pair);
+                let size = Size { rows: queries.len(), columns: queries.end - start, depth };
+                let at = (first - block.queries.start) * block.stride + start - block.keys.start;
+                let to = Place { values: &mut scores[at..], stride: block.stride };
+                outer(dot, size, a, b, Mode::Set, to);
             }
         }
     }
@@ -190,44 +200,53 @@ impl Head<'_> {
     /// `dv += P^T dout`, `dk += dS^T q`.
     #[inline(always)]
     fn add_keys<D: Dot>(&self, dot: D, block: &Block<'_>, buffer: &mut Aligned) {
-        let (count, keys, dim) = (block.queries.len(), block.keys.len(), self.params.head_dim);
-        let stride = row_lines::<D::Element>(count) * 64 / size_of::<D::Element>();
+        let (count, keys, pair) = (block.queries.len(), block.keys.len(), self.operands.pair);
+        let depth = count.div_ceil(pair);
         let pairs = [
-            (&*block.scores, self.operands.dout_turned, self.to.v),
-            (&*block.d_scores, self.operands.q_turned, self.to.k),
+            (&*block.scores, self.operands.dout_packed, self.to.v),
+            (&*block.d_scores, self.operands.q_packed, self.to.k),
         ];
-        for (values, w, out) in pairs {
-            let turned = buffer.numbers::<D::Element>(keys * stride);
-            let to = Disjoint::new(&mut *turned);
-            let x = Part { values, stride: block.stride, columns: 0..keys };
-            // SAFETY: the buffer is this thread's own.
-            unsafe { turn_columns(dot, x, Target { elements: &to, start: 0, stride }) };
-            let w = part::<D>(w, self.column()..self.column() + dim, block.queries.clone());
-            let origin = (self.head * self.m + block.keys.start, 0);
-            product(dot, Rows::new(turned, stride, keys, count), w, &AddSink { out, origin });
+        for (values, b, out) in pairs {
+            let step = block.stride * pair;
+            let rounded = buffer.numbers::<D::Element>(depth * step);
+            for (p, to) in rounded.chunks_exact_mut(step).enumerate() {
+                let row =
+                    |i: usize| if i < count { &values[i * block.stride..][..block.stride] } else { &[] };
+                dot.interleave([row(p * pair), row(p * pair + 1)], to);
+            }
+            let a = Left { elements: &*rounded, row: pair, step };
+            let b = columns::<D>(b, block.queries.start / pair, self.head * self.params.head_dim * pair);
+            let size = Size { rows: keys, columns: self.params.head_dim, depth };
+            let first = self.head * self.m + block.keys.start;
+            // SAFETY: every head has sums of its own.
+            let values = unsafe { out.slice(first * self.padded(), keys * self.padded()) };
+            outer(dot, size, a, b, Mode::Add, Place { values, stride: self.padded() });
         }
     }
 
     /// `dq = dS k`.
     #[inline(always)]
-    fn set_queries<D: Dot>(&self, dot: D, block: &Block<'_>, buffer: &mut Aligned) {
-        let (count, keys, dim) = (block.queries.len(), block.keys.len(), self.params.head_dim);
-        let stride = row_lines::<D::Element>(keys) * 64 / size_of::<D::Element>();
-        let rows = buffer.numbers::<D::Element>(count * stride);
-        let from = block.d_scores.chunks_exact(block.stride);
-        for (from, to) in from.zip(rows.chunks_exact_mut(stride)) {
-            dot.convert(&from[..keys], &mut to[..keys]);
+    fn set_queries<D: Dot>(&self, dot: D, block: &Block<'_>, buffer: &mut Aligned, dq: &mut Aligned) {
+        let (count, pair, dim) = (block.queries.len(), self.operands.pair, self.params.head_dim);
+        let rounded = buffer.numbers::<D::Element>(count * block.stride);
+        dot.convert(block.d_scores, rounded);
+        let a = Left { elements: &*rounded, row: block.stride, step: pair };
+        let b = columns::<D>(self.operands.k_packed, block.keys.start / pair, self.kv_head() * dim * pair);
+        let size = Size { rows: count, columns: dim, depth: block.keys.len().div_ceil(pair) };
+        let sums = dq.numbers::<f32>(count * self.padded());
+        let to = Place { values: &mut *sums, stride: self.padded() };
+        outer(dot, size, a, b, Mode::Set, to);
+        let to = self.to.q;
+        for (query, sums) in block.queries.clone().zip(sums.chunks_exact(self.padded())) {
+            // SAFETY: every row of every head belongs to one task.
+            let to = unsafe { to.slice((query * self.params.heads + self.head) * dim, dim) };
+            to.copy_from_slice(&sums[..dim]);
         }
-        let columns = self.kv_column()..self.kv_column() + dim;
-        let w = part::<D>(self.operands.k_turned, columns, block.keys.clone());
-        let sink = SetSink { out: self.to.q, origin: (block.queries.start, self.column()) };
-        product(dot, Rows::new(rows, stride, count, keys), w, &sink);
     }
 }
 
-/// Some rows of an operand, some columns of these.
+/// An operand from a packed row and an element of it on.
 #[inline(always)]
-fn part<D: Dot>(of: Operand<'_>, rows: Range<usize>, columns: Range<usize>) -> Rows<'_, D::Element> {
-    let elements = &of.elements::<D::Element>()[rows.start * of.stride + columns.start..];
-    Rows::new(elements, of.stride, rows.len(), columns.len())
+fn columns<D: Dot>(of: Operand<'_>, row: usize, element: usize) -> Right<'_, D::Element> {
+    Right { elements: &of.elements::<D::Element>()[row * of.stride + element..], step: of.stride }
 }

@@ -5,18 +5,19 @@
 //!
 //! A task is one query head. It goes through blocks of queries in order, computes P of a block
 //! again from the keys that it can see, and adds to sums for `dk` and `dv` that are the head's
-//! own; the heads of a group are added in order. So no bit depends on the threads. All five
-//! products are products of rows by rows, by the tiles of `linear` (`block`).
+//! own; the heads of a group are added in order. So no bit depends on the threads. Sums are
+//! short, so the products keep their results in lanes (`outer`).
 
 mod block;
+mod operands;
 
 use std::cell::Cell;
 
 use super::AttentionParams;
 use crate::aligned::Aligned;
-use crate::linear::{Operand, Output, Precision, operand, run_dot};
-use crate::pool::Cpu;
-use crate::transpose::operand as columns_of;
+use crate::linear::{Precision, run_dot};
+use crate::pool::{Cpu, Disjoint};
+use operands::{Buffers, Operands};
 
 /// What attention was taken of: `m` positions from 0 on.
 #[derive(Debug, Clone, Copy)]
@@ -41,21 +42,10 @@ pub struct SequenceGradient<'a> {
 }
 
 thread_local! {
-    /// The calling thread's operands: q, k, v, dout, and q, k, dout turned.
-    static OPERANDS: Cell<[Aligned; 7]> = const { Cell::new([const { Aligned::new() }; 7]) };
-    /// The calling thread's sums of `dk` and of `dv`, `[heads][m][head_dim]`.
+    /// The calling thread's operands.
+    static OPERANDS: Cell<Buffers> = const { Cell::new([const { Aligned::new() }; 8]) };
+    /// The calling thread's sums of `dk` and of `dv`, `[heads][m][head_dim in whole vectors]`.
     static SUMS: Cell<[Aligned; 2]> = const { Cell::new([const { Aligned::new() }; 2]) };
-}
-
-/// The operands of the products: rows of positions, or rows of columns (`turned`).
-struct Operands<'a> {
-    q: Operand<'a>,
-    k: Operand<'a>,
-    v: Operand<'a>,
-    dout: Operand<'a>,
-    q_turned: Operand<'a>,
-    k_turned: Operand<'a>,
-    dout_turned: Operand<'a>,
 }
 
 /// The gradient of attention over the positions of `input`, each of which sees itself and those
@@ -76,22 +66,13 @@ pub fn attend_gradient(
     if m == 0 {
         return;
     }
-    let AttentionParams { heads, kv_heads, head_dim: dim, .. } = *params;
-    let (width, kv_width) = (heads * dim, kv_heads * dim);
+    let AttentionParams { heads, head_dim: dim, .. } = *params;
+    let padded = dim.next_multiple_of(block::PAD);
     let mut buffers = OPERANDS.take();
-    let [q, k, v, d, q_turned, k_turned, d_turned] = &mut buffers;
-    let operands = Operands {
-        q: operand(cpu, precision, (input.q, width), q),
-        k: operand(cpu, precision, (input.k, kv_width), k),
-        v: operand(cpu, precision, (input.v, kv_width), v),
-        dout: operand(cpu, precision, (dout, width), d),
-        q_turned: columns_of(cpu, precision, (input.q, width), q_turned),
-        k_turned: columns_of(cpu, precision, (input.k, kv_width), k_turned),
-        dout_turned: columns_of(cpu, precision, (dout, width), d_turned),
-    };
+    let operands = Operands::new(cpu, precision, input, params, dout, &mut buffers);
     let mut sums = SUMS.take();
-    let [dk, dv] = sums.each_mut().map(|sums| sums.numbers::<f32>(heads * m * dim));
-    let (dq, dk_out, dv_out) = (Output::new(to.q, width), Output::new(dk, dim), Output::new(dv, dim));
+    let [dk, dv] = sums.each_mut().map(|sums| sums.numbers::<f32>(heads * m * padded));
+    let (dq, dk_out, dv_out) = (Disjoint::new(to.q), Disjoint::new(&mut *dk), Disjoint::new(&mut *dv));
     cpu.pool.run(heads, &|head| {
         let to = block::Gradients { q: &dq, k: &dk_out, v: &dv_out };
         run_dot(cpu.isa, precision, block::Head { operands: &operands, params, m, head, to });
@@ -119,14 +100,14 @@ fn check(input: Sequence<'_>, params: &AttentionParams, dout: &[f32], to: &Seque
 }
 
 /// `to [m, kv_heads, head_dim]` becomes the sum over the heads of a group, in order, of `sums
-/// [heads, m, head_dim]`.
+/// [heads, m, head_dim in whole vectors]`.
 fn add_heads(cpu: &Cpu, params: &AttentionParams, sums: &[f32], to: &mut [f32]) {
     let (dim, group) = (params.head_dim, params.heads / params.kv_heads);
-    let width = params.kv_heads * dim;
+    let (width, padded) = (params.kv_heads * dim, dim.next_multiple_of(block::PAD));
     let m = to.len() / width;
     cpu.pool.run_chunks(to, width, &|position, to| {
         for (kv, to) in to.chunks_exact_mut(dim).enumerate() {
-            let of = |head: usize| &sums[(head * m + position) * dim..][..dim];
+            let of = |head: usize| &sums[(head * m + position) * padded..][..dim];
             to.copy_from_slice(of(kv * group));
             for head in kv * group + 1..(kv + 1) * group {
                 to.iter_mut().zip(of(head)).for_each(|(to, sum)| *to += sum);

@@ -113,6 +113,23 @@ fn threads_do_not_change_bits() {
     }
 }
 
+/// Buffers are kept: a NaN of an earlier call must not come back, whatever is odd.
+#[test]
+fn what_a_call_leaves_behind_does_not_matter() {
+    let p = AttentionParams { softcap: Some(2.0), window: Some(11), ..params(4, 2, 5) };
+    let clean = inputs(37, &p);
+    for (isa, precision) in
+        Isa::variants().into_iter().flat_map(|isa| [(isa, Precision::F32), (isa, Precision::Bf16)])
+    {
+        let cpu = Cpu::new(isa, 1);
+        let before = run(&cpu, &clean, &p, precision);
+        let nan = inputs(64, &p).map(|values| vec![f32::NAN; values.len()]);
+        run(&cpu, &nan, &p, precision);
+        let after = run(&cpu, &clean, &p, precision);
+        assert!(before == after, "{} {precision:?}", isa.name());
+    }
+}
+
 #[test]
 #[should_panic(expected = "must be 2x8")]
 fn keys_of_another_length_are_refused() {

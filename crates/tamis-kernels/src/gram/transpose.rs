@@ -2,11 +2,9 @@
 //! The trick: squares of 16 x 16 values, so that lines read and lines written both stay
 //! in the L1 cache while they are used.
 
-use std::ops::Range;
-
-use crate::aligned::{Aligned, Line, numbers_mut};
-use crate::linear::{Dot, DotKernel, Operand, Part, Precision, element_lines, of_lines, run_dot};
-use crate::pool::{Cpu, Disjoint};
+use crate::aligned::{Aligned, Line, numbers, numbers_mut, row_lines};
+use crate::linear::{Dot, DotKernel, Operand, Precision, run_dot};
+use crate::pool::Cpu;
 
 /// Columns of x in a task: their f32 are one cache line.
 const SIDE: usize = 16;
@@ -29,8 +27,7 @@ pub fn transpose(cpu: &Cpu, x: &[f32], k: usize, out: &mut [f32]) {
     cpu.pool.run_chunks(out, SIDE * m, &|task, out| {
         let mut columns = [[0.0; RUN + SIDE]; SIDE];
         for start in (0..m).step_by(RUN) {
-            let first = task * SIDE;
-            let count = turn((x, k), first..(first + SIDE).min(k), start, &mut columns);
+            let count = turn((x, k), task * SIDE, start, &mut columns);
             for (to, column) in out.chunks_exact_mut(m).zip(&columns) {
                 to[start..start + count].copy_from_slice(&column[..count]);
             }
@@ -38,13 +35,13 @@ pub fn transpose(cpu: &Cpu, x: &[f32], k: usize, out: &mut [f32]) {
     });
 }
 
-/// Turns the columns `which`, up to `SIDE`, over up to `RUN` rows from `start` on; gives the
-/// number of rows.
+/// Turns up to `SIDE` columns from `first` on, over up to `RUN` rows from `start` on;
+/// gives the number of rows.
 #[inline(always)]
-fn turn((x, k): (&[f32], usize), which: Range<usize>, start: usize, columns: &mut [Column; SIDE]) -> usize {
+fn turn((x, k): (&[f32], usize), first: usize, start: usize, columns: &mut [Column; SIDE]) -> usize {
     let rows = &x[start * k..];
     let count = (rows.len() / k).min(RUN);
-    let (first, wide) = (which.start, which.len());
+    let wide = SIDE.min(k - first);
     for square in (0..count).step_by(SIDE) {
         // A row's piece is copied whole first: rows may all fall on the same cache set.
         let mut lines = [[0.0f32; SIDE]; SIDE];
@@ -66,63 +63,44 @@ fn turn((x, k): (&[f32], usize), which: Range<usize>, start: usize, columns: &mu
 }
 
 /// The columns of `x [m, k]` as rows of a dot product's operand.
-pub(crate) fn operand<'a>(
+pub(super) fn operand<'a>(
     cpu: &Cpu,
     precision: Precision,
-    (x, k): (&[f32], usize),
+    x: (&[f32], usize),
     buffer: &'a mut Aligned,
 ) -> Operand<'a> {
-    let m = x.len() / k;
-    let (per_row, pairs) = element_lines(cpu, precision, m);
+    let (k, m) = (x.1, x.0.len() / x.1);
+    let pairs = precision == Precision::Bf16 && cpu.isa.has_bf16();
+    let per_row = if pairs { row_lines::<u16>(m) } else { row_lines::<f32>(m) };
     let lines = buffer.lines(k * per_row);
     cpu.pool.run_chunks(lines, SIDE * per_row, &|task, lines| {
-        let columns = task * SIDE..((task + 1) * SIDE).min(k);
-        run_dot(cpu.isa, precision, Turn { x: Part { values: x, stride: k, columns }, lines });
+        run_dot(cpu.isa, precision, Columns { x, first: task * SIDE, lines, per_row });
     });
-    of_lines(lines, (per_row, pairs))
-}
-
-/// Turns and converts columns, each to as many lines.
-struct Turn<'a> {
-    x: Part<'a>,
-    lines: &'a mut [Line],
-}
-
-impl DotKernel for Turn<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<D: Dot>(self, dot: D) {
-        let to = numbers_mut::<D::Element>(self.lines);
-        let stride = to.len() / self.x.columns.len();
-        let to = Disjoint::new(to);
-        // SAFETY: the lines are borrowed for this call alone.
-        unsafe { turn_columns(dot, self.x, Target { elements: &to, start: 0, stride }) };
+    match pairs {
+        true => Operand::new(numbers::<u16>(lines), per_row * 32),
+        false => Operand::new(numbers::<f32>(lines), per_row * 16),
     }
 }
 
-/// Where turned columns go: row `j` starts at `start + j * stride`.
-pub(crate) struct Target<'a, E> {
-    pub(crate) elements: &'a Disjoint<'a, E>,
-    pub(crate) start: usize,
-    pub(crate) stride: usize,
+/// Turns and converts `SIDE` columns.
+struct Columns<'a> {
+    x: (&'a [f32], usize),
+    first: usize,
+    lines: &'a mut [Line],
+    per_row: usize,
 }
 
-/// Column `x.columns.start + j` of all rows of x becomes row `j` of the target.
-///
-/// # Safety
-/// Nobody else reads or writes the rows of the target meanwhile.
-#[inline(always)]
-pub(crate) unsafe fn turn_columns<D: Dot>(dot: D, x: Part<'_>, to: Target<'_, D::Element>) {
-    let mut columns = [[0.0; RUN + SIDE]; SIDE];
-    for first in x.columns.clone().step_by(SIDE) {
-        let which = first..(first + SIDE).min(x.columns.end);
-        for start in (0..x.rows()).step_by(RUN) {
-            let count = turn((x.values, x.stride), which.clone(), start, &mut columns);
-            for (j, column) in which.clone().zip(&columns) {
-                let at = to.start + (j - x.columns.start) * to.stride + start;
-                // SAFETY: the caller's promise.
-                let to = unsafe { to.elements.slice(at, count) };
-                dot.convert(&column[..count], to);
+impl DotKernel for Columns<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) {
+        let (x, k) = self.x;
+        let m = x.len() / k;
+        let mut columns = [[0.0; RUN + SIDE]; SIDE];
+        for start in (0..m).step_by(RUN) {
+            let count = turn((x, k), self.first, start, &mut columns);
+            for (to, column) in self.lines.chunks_exact_mut(self.per_row).zip(&columns) {
+                dot.convert(&column[..count], &mut numbers_mut(to)[start..start + count]);
             }
         }
     }
