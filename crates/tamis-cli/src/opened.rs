@@ -21,6 +21,8 @@ pub(crate) struct Mode {
 impl Mode {
     /// Nothing is rounded.
     pub(crate) const EXACT: Self = Self { precision: Precision::F32, cache: CacheType::F32 };
+    /// Training: products of bf16 numbers with f32 sums.
+    pub(crate) const TRAINING: Self = Self { precision: Precision::Bf16, cache: CacheType::Bf16 };
     /// Matrix products of activations for calibration.
     pub(crate) const CALIBRATION: Self = Self { precision: Precision::Bf16, cache: CacheType::F32 };
 }

@@ -92,7 +92,7 @@ pub(crate) fn carry_out(job: &Job<'_>, quiet: bool) -> anyhow::Result<Outcome> {
 }
 
 /// Set by the first Ctrl-C or SIGTERM; the second one ends the process at once.
-fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     static FLAG: std::sync::OnceLock<Arc<AtomicBool>> = std::sync::OnceLock::new();
     if let Some(flag) = FLAG.get() {
         return Ok(flag.clone());
@@ -103,7 +103,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
         if seen.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this block; press again to stop at once");
+        eprintln!("\nstopping at the next safe place; press again to stop at once");
     })?;
     Ok(flag)
 }
@@ -129,6 +129,12 @@ pub(crate) fn calibration(
     (samples, length): (usize, usize),
     seed: u64,
 ) -> Result<Calibration, Error> {
+    let stream = token_stream(checkpoint, documents)?;
+    Ok(Calibration { windows: choose_windows(&stream, samples, length, seed)?, seed })
+}
+
+/// The tokens of all documents, with the separator that the model knows.
+pub(crate) fn token_stream(checkpoint: &Checkpoint, documents: &[String]) -> Result<Vec<u32>, Error> {
     let tokenizer = checkpoint.tokenizer()?;
     let mut stream = Vec::new();
     for document in documents {
@@ -139,7 +145,7 @@ pub(crate) fn calibration(
         }
         stream.extend(tokenizer.encode(document, AddSpecial::Nothing)?);
     }
-    Ok(Calibration { windows: choose_windows(&stream, samples, length, seed)?, seed })
+    Ok(stream)
 }
 
 fn dry_run(args: &args::Compress, estimate: &Estimate) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod recipe;
+pub(crate) mod recover;
 pub(crate) mod verify;
 
 use std::io::Write;

@@ -15,12 +15,14 @@
 pub mod block;
 pub mod checkpoint;
 pub mod crown;
+pub mod estimate;
 pub mod gradient;
 pub mod kept;
 pub mod log;
 pub mod parameters;
 pub mod plan;
 pub mod report;
+pub mod run;
 pub mod save;
 pub mod sequences;
 pub mod settings;

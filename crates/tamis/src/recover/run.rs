@@ -1,0 +1,202 @@
+//! A whole run of recovery: model, teacher and texts in; a mended model and its account out. Prints nothing.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::checkpoint::Folder;
+use super::estimate::Estimate;
+use super::report::{Account, Point};
+use super::save::{Notes, changed, save};
+use super::settings::Settings;
+use super::student::{Arithmetic, Student, score};
+use super::teacher::Teacher;
+use super::trainable::{Method, prepare};
+use super::trainer::{Ended, Progress, Texts, Trainer, violations};
+use crate::artifact::digest::sha256;
+use crate::artifact::{Existing, MANIFEST};
+use crate::error::{Error, Result};
+use crate::load::Checkpoint;
+use crate::model::Decoder;
+
+/// Everything that a run needs.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// The model to mend.
+    pub checkpoint: &'a Checkpoint,
+    /// The dense model.
+    pub teacher: Option<&'a Checkpoint>,
+    /// Arithmetic.
+    pub how: Arithmetic<'a>,
+    /// Everything else that decides the bytes of the result.
+    pub settings: &'a Settings,
+    /// Texts.
+    pub texts: &'a Texts,
+    /// Folder to write.
+    pub output: &'a Path,
+    /// Whether a finished model there may be replaced.
+    pub existing: Existing,
+}
+
+/// Losses of the dense model on both texts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dense {
+    valid: Option<f64>,
+    also: Option<f64>,
+}
+
+/// What the watcher is told.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// Before anything is trained: memory, and the dense model's perplexity if there is one.
+    Begin(&'a Estimate, Option<f64>),
+    /// A step.
+    Step(Progress<'a>),
+}
+
+/// Sees every event; `Break` ends the run with everything saved.
+pub type Watch<'f> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'f;
+
+impl Run<'_> {
+    /// Memory that the run will take.
+    pub fn estimate(&self) -> Result<Estimate> {
+        let (student, teacher) = self.load()?;
+        Ok(Estimate::of(&student, teacher.as_ref(), self.settings))
+    }
+
+    /// Carries out the run. Errors: those of training and of writing.
+    pub fn carry_out(&self, watch: &mut Watch<'_>) -> Result<Account> {
+        self.settings.check()?;
+        self.check_output()?;
+        let (student, teacher) = self.load()?;
+        let estimate = Estimate::of(&student, teacher.as_ref(), self.settings);
+        let trained_parameters = student.parameters.count();
+        let dense = self.dense(teacher.as_ref())?;
+        if watch(Event::Begin(&estimate, dense.valid.map(f64::exp))).is_break() {
+            return Err(Error::new(crate::Kind::Stopped, "stopped before the first step"));
+        }
+        let losses = self.settings.losses;
+        let teacher = teacher.map(|decoder| Teacher::new(decoder, (losses.top, losses.temperature)));
+        let trainer = Trainer { how: self.how, settings: self.settings, texts: self.texts, student, teacher };
+        let identity = self.identity()?;
+        let ended = trainer.run(self.output, &identity, &mut |progress| watch(Event::Step(progress)))?;
+        let mut account = self.account(&ended, dense, trained_parameters);
+        account.predicted_memory_bytes = estimate.peak;
+        self.write(ended, identity, &mut account)?;
+        Folder::create(self.output)?.clear()?;
+        Ok(account)
+    }
+
+    fn check_output(&self) -> Result<()> {
+        if self.existing == Existing::Refuse && self.output.join(MANIFEST).exists() {
+            return Err(Error::usage("the folder already holds a complete model")
+                .file(self.output)
+                .next("`--overwrite` replaces it; another output folder keeps it"));
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> Result<(Student, Option<Decoder>)> {
+        let ops = self.how.ops;
+        let mut student = prepare(Decoder::load(self.checkpoint, ops)?, &self.settings.spec)?;
+        student.refresh(self.how)?;
+        let largest = self.texts.train.largest() as usize;
+        let vocab = self.checkpoint.config().vocab;
+        if largest >= vocab {
+            return Err(Error::bad_data(format!("token {largest} is not in a vocabulary of {vocab}"))
+                .next("the tokenizer is not that of the model: fetch both again"));
+        }
+        let teacher = self.teacher.map(|checkpoint| {
+            if checkpoint.config().vocab != vocab {
+                let theirs = checkpoint.config().vocab;
+                return Err(Error::usage(format!("the teacher has {theirs} tokens and the model {vocab}"))
+                    .next("use the dense model that this one was made from"));
+            }
+            Decoder::load(checkpoint, ops)
+        });
+        Ok((student, teacher.transpose()?))
+    }
+
+    fn mean(&self, decoder: &Decoder, windows: &[u32]) -> Result<f64> {
+        let (sum, count) = score(self.how, decoder, windows, self.settings.length)?;
+        Ok(sum / count.max(1) as f64)
+    }
+
+    fn dense(&self, teacher: Option<&Decoder>) -> Result<Dense> {
+        let Some(teacher) = teacher else { return Ok(Dense::default()) };
+        let also = self.texts.also.as_deref().map(|windows| self.mean(teacher, windows));
+        Ok(Dense { valid: Some(self.mean(teacher, &self.texts.valid)?), also: also.transpose()? })
+    }
+
+    fn identity(&self) -> Result<String> {
+        let teacher = self.teacher.map(Checkpoint::fingerprint).transpose()?;
+        let ids = |tokens: &[u32]| sha256(&tokens.iter().flat_map(|t| t.to_le_bytes()).collect::<Vec<u8>>());
+        let all = json!({
+            "settings": self.settings,
+            "model": self.checkpoint.fingerprint()?,
+            "teacher": teacher,
+            "train": self.texts.train.digest(),
+            "valid": ids(&self.texts.valid),
+            "also": self.texts.also.as_deref().map(ids),
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        Ok(sha256(all.to_string().as_bytes()))
+    }
+
+    fn account(&self, ended: &Ended, dense: Dense, trained_parameters: usize) -> Account {
+        let history = &ended.record.history;
+        let (first, last) = (&history[0], &history[history.len() - 1]);
+        let best = history.iter().min_by(|a, b| a.valid.total_cmp(&b.valid)).unwrap_or(first);
+        let tokens = (ended.record.step * self.settings.batch * self.settings.length) as u64;
+        let dense_perplexity = dense.valid.map(f64::exp);
+        let also = |p: &Point| p.also.map(f64::exp);
+        Account {
+            dense_perplexity,
+            dense_also: dense.also.map(f64::exp),
+            before: first.perplexity(),
+            after: last.perplexity(),
+            best: best.perplexity(),
+            best_step: best.step,
+            saved: best.perplexity(),
+            also: also(first).zip(also(last)).zip(also(best)).map(|((a, b), c)| [a, b, c]),
+            recovered_fraction: Account::fraction(first.perplexity(), best.perplexity(), dense_perplexity),
+            trend_percent: 100.0 * (best.perplexity() / first.perplexity() - 1.0),
+            gap: dense_perplexity.map(|dense| best.perplexity() - dense),
+            steps: ended.record.step,
+            tokens,
+            tokens_per_second: tokens as f64 / last.seconds.max(1e-9),
+            peak_memory_bytes: 0,
+            begin_memory_bytes: 0,
+            predicted_memory_bytes: 0,
+            mask_violations: violations(&ended.student),
+            skipped_steps: ended.record.skipped / self.settings.batch,
+            trained_parameters,
+            history: history.clone(),
+        }
+    }
+
+    /// Writes the result, reads it again and measures what was written.
+    fn write(&self, ended: Ended, identity: String, account: &mut Account) -> Result<()> {
+        if self.settings.spec.method == Method::Lora {
+            return Err(Error::usage("adapters are not written yet"));
+        }
+        let Ended { student, .. } = ended;
+        let changed = changed(self.checkpoint, self.how.ops, &student.plan, &student.parameters)?;
+        let notes = Notes { identity, recipe: json!({ "recover": self.settings }), seed: self.settings.seed };
+        drop(student);
+        save(self.checkpoint, &changed, self.output, notes)?;
+        drop(changed);
+        let written = Checkpoint::open(&self.output.to_string_lossy())?;
+        let decoder = Decoder::load(&written, self.how.ops)?;
+        account.saved = self.mean(&decoder, &self.texts.valid)?.exp();
+        if let (Some(windows), Some(also)) = (&self.texts.also, &mut account.also) {
+            also[2] = self.mean(&decoder, windows)?.exp();
+        }
+        account.recovered_fraction =
+            Account::fraction(account.before, account.saved, account.dense_perplexity);
+        account.trend_percent = 100.0 * (account.saved / account.before - 1.0);
+        account.gap = account.dense_perplexity.map(|dense| account.saved - dense);
+        Ok(())
+    }
+}
