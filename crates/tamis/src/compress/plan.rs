@@ -117,7 +117,7 @@ impl TensorPlan {
             .next("use ortho \"none\""));
         }
         match self.method {
-            Method::Prune => self.pruning.check(self.order, self.group),
+            Method::Prune => self.pruning.check(self.order),
             _ => Ok(()),
         }
     }

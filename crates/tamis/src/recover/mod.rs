@@ -33,3 +33,5 @@ pub mod trainer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trainer_tests;

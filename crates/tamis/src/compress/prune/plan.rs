@@ -12,7 +12,7 @@ use super::pattern::Pattern;
 use super::score::{BlockScore, Score};
 use crate::compress::order::ActivationOrder;
 use crate::error::{Error, Result};
-use crate::units::{GroupSize, Sparsity};
+use crate::units::Sparsity;
 
 /// What a weight, or a block of weights, is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ impl Pruning {
     }
 
     /// Refuses combinations that have no meaning.
-    pub(crate) fn check(&self, order: ActivationOrder, group: GroupSize) -> Result<()> {
+    pub(crate) fn check(&self, order: ActivationOrder) -> Result<()> {
         let blocks = matches!(self.pattern, Pattern::Blocks { .. });
         let refuse = |problem: String, next: &str| Err(Error::usage(problem).next(next.to_owned()));
         if blocks != self.score.of_blocks().is_some() {
@@ -173,15 +173,7 @@ impl Pruning {
         if self.kept == Kept::Int4 && !self.whole_blocks() {
             return refuse("4 bits are for blocks of multiples of 16".into(), "use kept = \"int8\"");
         }
-        match group {
-            GroupSize::Of(group) if self.kept == Kept::Int8 && !blocks && !group.is_multiple_of(32) => {
-                refuse(
-                    format!("kept weights cannot share a scale in groups of {group}"),
-                    "use a multiple of 32",
-                )
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Bits of a weight, kept or not, at most; `group` weights share a scale.
