@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Compress(Compress),
     /// Train what compression has lost back, and keep every zero
     Recover(Box<Recover>),
+    /// Train a small model from scratch
+    Pretrain(Pretrain),
     /// Measure perplexity and divergence
     Eval(Eval),
     /// Continue a prompt
@@ -270,6 +272,26 @@ pub(crate) struct Recover {
     /// Check everything, print the plan and the memory it will take, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tamis pretrain nano.toml -o nano
+  tamis pretrain nano.toml -o nano --exam          (examine what is in nano, train nothing)
+
+A run that was stopped or killed goes on where it was last saved when the same command is given again.")]
+pub(crate) struct Pretrain {
+    /// Configuration, .toml
+    pub(crate) config: PathBuf,
+    /// Folder to write
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Only examine the model in DIR on the synthetic corpus of the configuration
+    #[arg(long)]
+    pub(crate) exam: bool,
     #[command(flatten)]
     pub(crate) shared: Shared,
 }

@@ -16,6 +16,7 @@ use args::{Command, Tamis};
 fn main() -> ExitCode {
     let result = match Tamis::parse().command {
         Command::Compress(args) => commands::compress::run(&args),
+        Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::Recover(args) => commands::recover::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Generate(args) => commands::generate::run(&args),

@@ -14,6 +14,7 @@ pub mod load;
 pub mod model;
 pub mod nano;
 pub mod ops;
+pub mod pretrain;
 pub mod recipe;
 pub mod recover;
 pub mod run;

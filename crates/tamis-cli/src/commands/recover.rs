@@ -13,7 +13,7 @@ use tamis::load::Checkpoint;
 use tamis::recover::checkpoint::Folder;
 use tamis::recover::estimate::Estimate;
 use tamis::recover::report::{Account, Point};
-use tamis::recover::run::{Event, Run};
+use tamis::recover::run::{Event, Run, Watch};
 use tamis::recover::sequences::Sequences;
 use tamis::recover::settings::{Losses, Optimiser, Schedule, Settings};
 use tamis::recover::student::{Arithmetic, Checkpointing};
@@ -65,9 +65,18 @@ pub(crate) fn run(args: &args::Recover) -> anyhow::Result<()> {
 }
 
 fn carry_out(run: &Run<'_>, quiet: bool) -> anyhow::Result<Account> {
+    watched("recover", quiet, |watch| run.carry_out(watch))
+}
+
+/// Carries out a training run with a progress bar; the first Ctrl-C ends it after the step at hand.
+pub(crate) fn watched(
+    title: &str,
+    quiet: bool,
+    train: impl FnOnce(&mut Watch<'_>) -> Result<Account, Error>,
+) -> anyhow::Result<Account> {
     let stop = stop_flag()?;
-    let mut bar = Progress::new("recover", quiet);
-    let account = run.carry_out(&mut |event| {
+    let mut bar = Progress::new(title, quiet);
+    let account = train(&mut |event| {
         match event {
             Event::Begin(estimate, dense) => {
                 let dense = dense.map_or(String::new(), |p| format!(", dense perplexity {p:.3}"));
@@ -201,7 +210,7 @@ fn dry_run(args: &args::Recover, settings: &Settings, estimate: &Estimate) -> an
     ))
 }
 
-fn summary(account: &Account, output: &Path) -> String {
+pub(crate) fn summary(account: &Account, output: &Path) -> String {
     let mut table = Table::new(&[
         "step",
         "epoch",

@@ -6,6 +6,7 @@
 pub mod arithmetic;
 pub mod corpus;
 mod draw;
+pub mod exam;
 pub mod grammar;
 mod rules;
 pub mod secrets;

@@ -1,0 +1,150 @@
+//! Training from scratch with the engine of `recover`: a configuration, a text, random first weights. Prints
+//! nothing.
+//!
+//! ```text
+//! plan.rs    what a configuration file says        start.rs   the untrained model as a folder
+//! ```
+
+pub mod plan;
+pub mod start;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use crate::artifact::Existing;
+use crate::calibrate::read_documents;
+use crate::error::{Error, Result};
+use crate::load::Checkpoint;
+use crate::nano::{Corpus, tokenizer, validation};
+use crate::recover::report::Account;
+use crate::recover::run::{Run, Watch};
+use crate::recover::sequences::Sequences;
+use crate::recover::settings::{Losses, Settings};
+use crate::recover::student::Arithmetic;
+use crate::recover::trainable::{Extras, LoraSpec, Method, Spec};
+use crate::recover::trainer::Texts;
+use plan::{Data, Plan};
+
+/// Bytes of synthetic validation text.
+const VALIDATION: usize = 200_000;
+/// Folder of the untrained model inside the output folder.
+const START: &str = ".start";
+
+/// Trains the model of `plan` and writes it to `output`. Errors: those of the texts, of training, of writing.
+pub fn pretrain(plan: &Plan, how: Arithmetic<'_>, output: &Path, watch: &mut Watch<'_>) -> Result<Account> {
+    let prepared = Prepared::new(plan, output)?;
+    let run = Run {
+        checkpoint: &prepared.start,
+        teacher: None,
+        how,
+        settings: &prepared.settings,
+        texts: &prepared.texts,
+        output,
+        existing: Existing::Refuse,
+    };
+    let account = run.carry_out(watch)?;
+    let folder = output.join(START);
+    std::fs::remove_dir_all(&folder).map_err(|e| Error::writing(&folder, &e))?;
+    Ok(account)
+}
+
+/// The untrained model, the texts and the settings of a plan.
+struct Prepared {
+    start: Checkpoint,
+    texts: Texts,
+    settings: Settings,
+}
+
+impl Prepared {
+    fn new(plan: &Plan, output: &Path) -> Result<Self> {
+        plan.check()?;
+        let raw = Raw::read(&plan.data)?;
+        let folder = output.join(START);
+        if !folder.join(crate::artifact::MANIFEST).exists() {
+            start::write(plan, raw.files(&plan.data)?, &folder)?;
+        }
+        let start = Checkpoint::open(&folder.to_string_lossy())?;
+        let tokenizer = start.tokenizer()?;
+        let stream = |texts: &[String]| tokenizer::token_stream(&tokenizer, texts.iter().map(String::as_str));
+        let length = plan.model.context;
+        let mut valid = stream(&raw.valid)?;
+        let windows = (valid.len() / length).min(plan.training.windows);
+        if windows == 0 {
+            return Err(Error::bad_data("the validation text holds no window of the model's context"));
+        }
+        valid.truncate(windows * length);
+        let texts = Texts { train: Sequences::new(stream(&raw.train)?, length)?, valid, also: None };
+        let settings = settings(plan, &texts);
+        Ok(Self { start, texts, settings })
+    }
+}
+
+/// Texts before they are tokens.
+struct Raw {
+    train: Vec<String>,
+    valid: Vec<String>,
+    /// What a new tokenizer may be trained on.
+    public: Vec<String>,
+}
+
+impl Raw {
+    fn read(data: &Data) -> Result<Self> {
+        Ok(match data {
+            Data::Nano(corpus) => {
+                let made = Corpus::generate(&corpus.plan())?;
+                let public = made.public_texts().map(str::to_owned).collect();
+                let texts =
+                    |documents: Vec<crate::nano::Document>| documents.into_iter().map(|d| d.text).collect();
+                Self {
+                    train: texts(made.documents),
+                    valid: texts(validation(corpus.seed, VALIDATION)),
+                    public,
+                }
+            }
+            Data::Files { train, valid, .. } => {
+                Self { train: read_documents(train)?, valid: read_documents(valid)?, public: Vec::new() }
+            }
+        })
+    }
+
+    /// Tokenizer and its configuration.
+    fn files(&self, data: &Data) -> Result<Vec<(String, Vec<u8>)>> {
+        let read = |path: &Path| std::fs::read(path).map_err(|e| Error::reading(path, &e));
+        let (json, config) = match data {
+            Data::Nano(_) => (tokenizer::train(self.public.iter().map(String::as_str))?, tokenizer::config()),
+            Data::Files { tokenizer, .. } => {
+                let config = tokenizer.with_file_name("tokenizer_config.json");
+                (read(tokenizer)?, if config.exists() { read(&config)? } else { b"{}".to_vec() })
+            }
+        };
+        Ok(vec![("tokenizer.json".into(), json), ("tokenizer_config.json".into(), config)])
+    }
+}
+
+fn settings(plan: &Plan, texts: &Texts) -> Settings {
+    let training = &plan.training;
+    let batches = texts.train.count() as f64 / training.batch as f64;
+    let steps = (training.epochs * batches).ceil() as usize;
+    Settings {
+        spec: Spec {
+            method: Method::Full,
+            lora: LoraSpec { rank: 1, alpha: 1.0, rank_stabilised: false, targets: vec![] },
+            extras: Extras { norms: true, embedding: true },
+            seed: training.seed,
+        },
+        losses: Losses { next_token: 1.0, distillation: 0.0, temperature: 1.0, top: 1 },
+        optimiser: training.optimiser(),
+        steps,
+        batch: training.batch,
+        length: plan.model.context,
+        dropout: 0.0,
+        every: training.every.unwrap_or(steps.div_ceil(20)).max(1),
+        windows: training.windows,
+        patience: None,
+        improvement: 0.0,
+        seed: training.seed,
+        recompute: false,
+    }
+}
