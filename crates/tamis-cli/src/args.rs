@@ -158,6 +158,8 @@ Methods:
   masklora  low-rank additions under the masks, merged at the end; zeros stay zeros
   lora      low-rank additions beside frozen weights of any kind, written as a PEFT adapter
   full      everything
+  local     block by block, the kept weights learn to give the dense block's output: a first mending, before one
+            of the others, with one block in memory (needs a teacher; --epochs passes over --sequences windows)
 
 With a teacher the loss is the divergence from what it says; without one, that of the next token. A run that
 was stopped or killed goes on where it was last saved when the same command is given again.")]
@@ -186,9 +188,9 @@ pub(crate) struct Recover {
     #[arg(long, value_name = "N", conflicts_with_all = ["epochs", "sequences"])]
     pub(crate) steps: Option<usize>,
     /// Passes over the text
-    #[arg(long, value_name = "N", conflicts_with = "sequences")]
+    #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<f64>,
-    /// Sequences to learn from in all: as many steps as batches in them
+    /// Sequences to learn from in all, as many steps as batches in them; local: sequences an epoch
     #[arg(long, value_name = "N")]
     pub(crate) sequences: Option<usize>,
     /// Sequences a step
@@ -302,6 +304,7 @@ pub(crate) enum RecoverMethod {
     Masklora,
     Lora,
     Full,
+    Local,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

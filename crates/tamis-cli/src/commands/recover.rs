@@ -20,6 +20,8 @@ use tamis::recover::student::{Arithmetic, Checkpointing};
 use tamis::recover::trainable::{Extras, LoraSpec, Method, Spec};
 use tamis::recover::trainer::Texts;
 
+mod local;
+
 use super::compress::{stop_flag, token_stream};
 use super::{print_json, print_text};
 use crate::args::{self, RecoverMethod, ScheduleName, TrainPart};
@@ -29,6 +31,9 @@ use crate::terminal::{Progress, human_bytes, peak_memory};
 
 /// `tamis recover`.
 pub(crate) fn run(args: &args::Recover) -> anyhow::Result<()> {
+    if args.method == RecoverMethod::Local {
+        return local::run(args);
+    }
     let (started, begin) = (Instant::now(), peak_memory().unwrap_or(0));
     let checkpoint = Checkpoint::open(&args.model)?;
     let teacher = args.teacher.as_deref().map(Checkpoint::open).transpose()?;
@@ -131,19 +136,7 @@ fn settings(args: &args::Recover, texts: &Texts, taught: bool) -> Settings {
             temperature: args.temperature,
             top: args.top,
         },
-        optimiser: Optimiser {
-            lr: args.lr * scale,
-            schedule: match args.schedule {
-                ScheduleName::Cosine => Schedule::Cosine,
-                ScheduleName::Linear => Schedule::Linear,
-                ScheduleName::Constant => Schedule::Constant,
-            },
-            warmup: args.warmup.unwrap_or((steps / 20).min(100)),
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: args.weight_decay,
-            clip: args.clip,
-        },
+        optimiser: optimiser(args, scale, steps),
         steps,
         batch: args.batch,
         length: texts.train.length(),
@@ -157,9 +150,25 @@ fn settings(args: &args::Recover, texts: &Texts, taught: bool) -> Settings {
     }
 }
 
+fn optimiser(args: &args::Recover, scale: f64, steps: usize) -> Optimiser {
+    Optimiser {
+        lr: args.lr * scale,
+        schedule: match args.schedule {
+            ScheduleName::Cosine => Schedule::Cosine,
+            ScheduleName::Linear => Schedule::Linear,
+            ScheduleName::Constant => Schedule::Constant,
+        },
+        warmup: args.warmup.unwrap_or((steps / 20).min(100)),
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: args.weight_decay,
+        clip: args.clip,
+    }
+}
+
 fn spec(args: &args::Recover) -> Spec {
     let method = match args.method {
-        RecoverMethod::Masked => Method::Masked,
+        RecoverMethod::Masked | RecoverMethod::Local => Method::Masked,
         RecoverMethod::Masklora => Method::MaskLora,
         RecoverMethod::Lora => Method::Lora,
         RecoverMethod::Full => Method::Full,

@@ -9,7 +9,7 @@
 //! teacher.rs      the dense model's opinion         sequences.rs    training text, packed
 //! settings.rs     what decides a run's bytes        trainer.rs      the loop
 //! checkpoint.rs   the run on disk                   report.rs log.rs   what it tells
-//! save.rs         the trained model as a folder
+//! save.rs         the trained model as a folder     local.rs        block by block, before all of it
 //! ```
 
 pub mod block;
@@ -18,6 +18,7 @@ pub mod crown;
 pub mod estimate;
 pub mod gradient;
 pub mod kept;
+pub mod local;
 pub mod log;
 pub mod parameters;
 pub mod plan;

@@ -7,17 +7,17 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::parameters::Parameters;
-use super::plan::Plan;
+use super::plan::{BlockPlan, NormPlan, Plan};
 use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer};
 use crate::error::Result;
 use crate::load::Checkpoint;
-use crate::model::Weight;
 use crate::model::architecture::NormStorage;
 use crate::model::block::{NormRole, Role};
+use crate::model::{Config, Weight};
 use crate::ops::Ops;
 
 /// Tensors that differ from those of the checkpoint.
-type Changed = BTreeMap<String, Vec<f32>>;
+pub type Changed = BTreeMap<String, Vec<f32>>;
 
 /// What is written besides tensors.
 #[derive(Debug, Clone)]
@@ -30,31 +30,50 @@ pub struct Notes {
     pub seed: u64,
 }
 
-/// Writes `checkpoint` with the masters in place of what was trained.
+/// Writes `checkpoint` with other values in place of what was trained.
 pub fn save(checkpoint: &Checkpoint, changed: &Changed, output: &Path, notes: Notes) -> Result<()> {
-    let identity = Identity::new(notes.identity, checkpoint.fingerprint()?, None);
-    let mut writer = Writer::create_or_resume(output, &identity, (Resume::Auto, Existing::Overwrite))?;
-    let config = checkpoint.config();
-    let prefix = format!("{}.", config.architecture.family().names.block);
+    let mut writer = open(checkpoint, output, &notes)?;
+    for part in parts(checkpoint) {
+        if !writer.finished().contains(&part) {
+            writer.put(part, &tensors(checkpoint, part, changed)?, BTreeMap::new())?;
+        }
+    }
+    finish(checkpoint, writer, notes)
+}
+
+/// The folder of a run; parts that are there already are those of the same run.
+pub(super) fn open(checkpoint: &Checkpoint, output: &Path, notes: &Notes) -> Result<Writer> {
+    let identity = Identity::new(notes.identity.clone(), checkpoint.fingerprint()?, None);
+    Writer::create_or_resume(output, &identity, (Resume::Auto, Existing::Overwrite))
+}
+
+/// All parts of a model, in their order.
+pub(super) fn parts(checkpoint: &Checkpoint) -> impl Iterator<Item = Part> {
+    let blocks = (0..checkpoint.config().layers.len()).map(Part::Block);
+    std::iter::once(Part::Embedding).chain(blocks).chain([Part::Head])
+}
+
+/// The tensors of one part.
+pub(super) fn tensors(
+    checkpoint: &Checkpoint,
+    part: Part,
+    changed: &Changed,
+) -> Result<Vec<(String, Stored)>> {
+    let names = checkpoint.config().architecture.family().names;
+    let prefix = format!("{}.", names.block);
+    let crown = [Some(names.final_norm), names.project_out, Some(names.head)];
     let part_of = |name: &str| {
         let index = name.strip_prefix(&prefix).and_then(|rest| rest.split('.').next()?.parse().ok());
-        let names = config.architecture.family().names;
-        let crown = [Some(names.final_norm), names.project_out, Some(names.head)];
         let is_crown =
             crown.iter().flatten().any(|n| name.strip_prefix(n).is_some_and(|r| r.starts_with('.')));
         index.map_or(if is_crown { Part::Head } else { Part::Embedding }, Part::Block)
     };
-    let blocks = (0..config.layers.len()).map(Part::Block);
-    for part in std::iter::once(Part::Embedding).chain(blocks).chain([Part::Head]) {
-        if writer.finished().contains(&part) {
-            continue;
-        }
-        let mut tensors = Vec::new();
-        for name in checkpoint.tensors().tensors().keys().filter(|name| part_of(name) == part) {
-            tensors.push((name.clone(), stored(checkpoint, name, changed)?));
-        }
-        writer.put(part, &tensors, BTreeMap::new())?;
-    }
+    let own = checkpoint.tensors().tensors().keys().filter(|name| part_of(name) == part);
+    own.map(|name| Ok((name.clone(), stored(checkpoint, name, changed)?))).collect()
+}
+
+/// Puts the parts together.
+pub(super) fn finish(checkpoint: &Checkpoint, writer: Writer, notes: Notes) -> Result<()> {
     writer.finish(Finish {
         config: checkpoint.hf_config()?,
         files: checkpoint.text_files()?,
@@ -100,43 +119,56 @@ pub fn changed(
 ) -> Result<Changed> {
     let config = checkpoint.config();
     let names = config.architecture.family().names;
-    let offset = if config.architecture.family().norms == NormStorage::MinusOne { 1.0 } else { 0.0 };
-    let scale = |values: &[f32]| values.iter().map(|w| w - offset).collect::<Vec<f32>>();
     let mut all = Changed::new();
-    let mut norm = |name: String, plan: super::plan::NormPlan| {
-        all.insert(format!("{name}.weight"), scale(parameters.values(plan.scale)));
-        if let Some(bias) = plan.bias {
-            all.insert(format!("{name}.bias"), parameters.values(bias).to_vec());
-        }
-    };
     for (index, block) in plan.blocks.iter().enumerate() {
-        for role in NormRole::ALL {
-            if let Some(plan) = block.norm(role) {
-                norm(role.name(config, index), plan);
-            }
-        }
+        all.extend(changed_block(checkpoint, ops, (block, index), parameters)?);
     }
     if let Some(plan) = plan.final_norm {
-        norm(names.final_norm.into(), plan);
-    }
-    for (index, block) in plan.blocks.iter().enumerate() {
-        for role in Role::ALL {
-            let name = role.name(config, index);
-            let tensor = format!("{name}.weight");
-            let linear = block.linear(role);
-            if let Some(bias) = linear.bias {
-                all.insert(format!("{name}.bias"), parameters.values(bias).to_vec());
-            }
-            let info = checkpoint.tensors().tensors().get(&tensor);
-            let Some(&[rows, cols]) = info.map(|info| &info.shape[..]) else { continue };
-            if let Some(values) = linear.weight.values((rows, cols), ops, parameters)? {
-                all.insert(tensor, values);
-            }
-        }
+        put_norm(&mut all, config, (names.final_norm, plan), parameters);
     }
     let tables = [(plan.embedding, names.embedding), (plan.head, names.head)];
     for (id, name) in tables.into_iter().filter_map(|(id, name)| Some((id?, name))) {
         all.insert(format!("{name}.weight"), parameters.values(id).to_vec());
     }
     Ok(all)
+}
+
+/// The same of one block.
+pub(super) fn changed_block(
+    checkpoint: &Checkpoint,
+    ops: &dyn Ops,
+    (block, index): (&BlockPlan, usize),
+    parameters: &Parameters,
+) -> Result<Changed> {
+    let config = checkpoint.config();
+    let mut all = Changed::new();
+    for role in NormRole::ALL {
+        if let Some(plan) = block.norm(role) {
+            put_norm(&mut all, config, (&role.name(config, index), plan), parameters);
+        }
+    }
+    for role in Role::ALL {
+        let name = role.name(config, index);
+        let tensor = format!("{name}.weight");
+        let linear = block.linear(role);
+        if let Some(bias) = linear.bias {
+            all.insert(format!("{name}.bias"), parameters.values(bias).to_vec());
+        }
+        let info = checkpoint.tensors().tensors().get(&tensor);
+        let Some(&[rows, cols]) = info.map(|info| &info.shape[..]) else { continue };
+        if let Some(values) = linear.weight.values((rows, cols), ops, parameters)? {
+            all.insert(tensor, values);
+        }
+    }
+    Ok(all)
+}
+
+/// Norms are written as their family stores them: Gemma's without the one that is added when they are read.
+fn put_norm(all: &mut Changed, config: &Config, (name, plan): (&str, NormPlan), parameters: &Parameters) {
+    let offset = if config.architecture.family().norms == NormStorage::MinusOne { 1.0 } else { 0.0 };
+    let scale = parameters.values(plan.scale).iter().map(|w| w - offset).collect();
+    all.insert(format!("{name}.weight"), scale);
+    if let Some(bias) = plan.bias {
+        all.insert(format!("{name}.bias"), parameters.values(bias).to_vec());
+    }
 }

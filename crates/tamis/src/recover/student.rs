@@ -11,7 +11,7 @@ use super::plan::{BlockPlan, Plan, Trained};
 use crate::error::Result;
 use crate::model::block::{NormRole, Role};
 use crate::model::rotation::Rotation;
-use crate::model::{Decoder, Linear};
+use crate::model::{Block, Decoder, Linear};
 use crate::ops::{Backward, CacheType};
 
 /// What is kept of the way forward for the way back.
@@ -106,20 +106,7 @@ impl Student {
     pub fn refresh(&mut self, how: Arithmetic<'_>) -> Result<()> {
         let Self { decoder, parameters, plan } = self;
         for (block, plan) in decoder.blocks_mut().iter_mut().zip(&plan.blocks) {
-            for role in Role::ALL {
-                if let Some(linear) = block.linear_mut(role) {
-                    refresh_linear(how, linear, &plan.linear(role).weight, parameters)?;
-                    if let Some(id) = plan.linear(role).bias {
-                        linear.bias = Some(parameters.values(id).to_vec());
-                    }
-                }
-            }
-            for role in NormRole::ALL {
-                if let (Some(norm), Some(plan)) = (block.norm_mut(role), plan.norm(role)) {
-                    norm.scale.copy_from_slice(parameters.values(plan.scale));
-                    norm.bias = plan.bias.map(|id| parameters.values(id).to_vec()).or(norm.bias.take());
-                }
-            }
+            refresh_block(how, (block, plan), parameters)?;
         }
         if let (Some(norm), Some(plan)) = (decoder.final_norm_mut(), plan.final_norm) {
             norm.scale.copy_from_slice(parameters.values(plan.scale));
@@ -139,6 +126,29 @@ impl Student {
 enum Kept {
     Tape(Box<Tape>),
     Input(Vec<f32>),
+}
+
+/// Brings one block in line with its masters.
+pub(super) fn refresh_block(
+    how: Arithmetic<'_>,
+    (block, plan): (&mut Block, &BlockPlan),
+    parameters: &Parameters,
+) -> Result<()> {
+    for role in Role::ALL {
+        if let Some(linear) = block.linear_mut(role) {
+            refresh_linear(how, linear, &plan.linear(role).weight, parameters)?;
+            if let Some(id) = plan.linear(role).bias {
+                linear.bias = Some(parameters.values(id).to_vec());
+            }
+        }
+    }
+    for role in NormRole::ALL {
+        if let (Some(norm), Some(plan)) = (block.norm_mut(role), plan.norm(role)) {
+            norm.scale.copy_from_slice(parameters.values(plan.scale));
+            norm.bias = plan.bias.map(|id| parameters.values(id).to_vec()).or(norm.bias.take());
+        }
+    }
+    Ok(())
 }
 
 fn refresh_linear(

@@ -79,16 +79,20 @@ pub struct Spec {
     pub seed: u64,
 }
 
+/// Trains one block as `spec` says. Errors: those of [`prepare`], but for targets and masks that match nothing.
+pub fn prepare_block(
+    config: &Config,
+    spec: &Spec,
+    (block, index): (&Block, usize),
+) -> Result<(BlockPlan, Parameters)> {
+    let mut builder = Builder::new(config, spec);
+    let plan = builder.block(block, index)?;
+    Ok((plan, builder.parameters))
+}
+
 /// Trains `decoder` as `spec` says. Errors: targets that match no linear; masks where nothing is pruned.
 pub fn prepare(decoder: Decoder, spec: &Spec) -> Result<Student> {
-    let mut builder = Builder {
-        config: decoder.config(),
-        spec,
-        parameters: Parameters::default(),
-        random: ChaCha8Rng::seed_from_u64(spec.seed),
-        matched: 0,
-        pruned: 0,
-    };
+    let mut builder = Builder::new(decoder.config(), spec);
     let mut plan = Plan::default();
     for (index, block) in decoder.blocks().iter().enumerate() {
         plan.blocks.push(builder.block(block, index)?);
@@ -118,7 +122,12 @@ struct Builder<'a> {
     pruned: usize,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    fn new(config: &'a Config, spec: &'a Spec) -> Self {
+        let random = ChaCha8Rng::seed_from_u64(spec.seed);
+        Self { config, spec, parameters: Parameters::default(), random, matched: 0, pruned: 0 }
+    }
+
     fn block(&mut self, block: &Block, index: usize) -> Result<BlockPlan> {
         let mut plan = BlockPlan::FROZEN;
         for role in Role::ALL {

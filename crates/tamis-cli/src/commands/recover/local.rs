@@ -1,0 +1,105 @@
+//! `tamis recover --method local`: block by block.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use serde_json::json;
+use tamis::artifact::MANIFEST;
+use tamis::artifact::digest::sha256;
+use tamis::calibrate::{choose_windows, read_documents};
+use tamis::error::Error;
+use tamis::load::Checkpoint;
+use tamis::recover::local::{BlockReport, LocalSettings, Reconstruction};
+use tamis::recover::save::Notes;
+use tamis::recover::student::{Arithmetic, Checkpointing};
+
+use super::{optimiser, spec};
+use crate::args;
+use crate::commands::compress::{stop_flag, token_stream};
+use crate::commands::{print_json, print_text};
+use crate::opened::{Kernels, Mode, kernels};
+use crate::table::Table;
+use crate::terminal::{Progress, human_bytes, peak_memory};
+
+/// Windows that every block learns on, where nothing is asked for.
+const WINDOWS: usize = 64;
+/// Passes over them.
+const EPOCHS: usize = 4;
+
+pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let teacher = args.teacher.as_deref().ok_or_else(|| {
+        Error::usage("a block learns from its dense original, and there is none").next("pass --teacher MODEL")
+    })?;
+    if args.output.join(MANIFEST).exists() && !args.overwrite {
+        return Err(Error::usage("the folder already holds a complete model")
+            .file(&args.output)
+            .next("`--overwrite` replaces it; another output folder keeps it")
+            .into());
+    }
+    let (checkpoint, teacher) = (Checkpoint::open(&args.model)?, Checkpoint::open(teacher)?);
+    let length = args.length.min(checkpoint.config().context);
+    let stream = token_stream(&checkpoint, &read_documents(&args.data)?)?;
+    let windows = choose_windows(&stream, args.sequences.unwrap_or(WINDOWS), length, args.seed)
+        .map_err(|e| e.or_file(&args.data))?;
+    let epochs = args.epochs.map_or(EPOCHS, |epochs| epochs.ceil() as usize).max(1);
+    let steps = epochs * windows.count();
+    let settings =
+        LocalSettings { spec: spec(args), optimiser: optimiser(args, 1.0, steps), epochs, seed: args.seed };
+    let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
+    let run = Reconstruction {
+        checkpoint: &checkpoint,
+        teacher: &teacher,
+        how: Arithmetic { ops: &*ops, cache, exact: false, checkpointing: Checkpointing::Off },
+        settings: &settings,
+        windows: &windows,
+    };
+    if args.dry_run {
+        let streams = human_bytes(run.stream_bytes());
+        return print_text(&format!("streams of both models: {streams}\nnothing was written (--dry-run)\n"));
+    }
+    let recipe = json!({ "recover": settings });
+    let identity = [recipe.to_string(), windows.digest(), teacher.fingerprint()?].concat();
+    let notes = Notes { identity: sha256(identity.as_bytes()), recipe, seed: args.seed };
+    let reports = carry_out(&run, args, notes)?;
+    if args.shared.json {
+        return print_json(&json!({ "tamis": {
+            "output": args.output,
+            "seconds": started.elapsed().as_secs_f64(),
+            "peak_memory_bytes": peak_memory(),
+            "blocks": reports,
+        }}));
+    }
+    print_text(&summary(&reports, args, started))
+}
+
+fn carry_out(
+    run: &Reconstruction<'_>,
+    args: &args::Recover,
+    notes: Notes,
+) -> anyhow::Result<Vec<BlockReport>> {
+    let stop = stop_flag()?;
+    let mut bar = Progress::new("recover", args.shared.quiet);
+    let reports = run.carry_out(&args.output, notes, &mut |block, total| {
+        let what = format!("block {}: {:.4} to {:.4}", block.index, block.before, block.after);
+        bar.update(block.index as u64 + 1, total as u64, &what);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish();
+    Ok(reports?)
+}
+
+fn summary(reports: &[BlockReport], args: &args::Recover, started: Instant) -> String {
+    let mut table = Table::new(&["block", "difference before", "after"]);
+    for report in reports {
+        table.row(vec![
+            report.index.to_string(),
+            format!("{:.5}", report.before),
+            format!("{:.5}", report.after),
+        ]);
+    }
+    let memory = peak_memory().map_or("unknown".into(), human_bytes);
+    let seconds = started.elapsed().as_secs_f64();
+    format!("{table}wrote {} in {seconds:.1} s; peak memory {memory}\n", args.output.display())
+}

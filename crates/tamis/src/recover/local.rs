@@ -1,0 +1,296 @@
+//! Local reconstruction: block by block, the kept weights learn to give the dense block's output, each block on
+//! what the mended ones before it hand on. One block of either model is in memory, and no head. Prints nothing.
+//!
+//! EBFT: Guo 2024, arXiv 2402.12419. Targets are those of the dense model on its own stream, so that a block also
+//! makes up for what the blocks before it have lost.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::Serialize;
+
+use super::block::Trainee;
+use super::gradient::{Dropout, Pass};
+use super::parameters::Parameters;
+use super::plan::BlockPlan;
+use super::save::{Notes, changed_block, finish, open, tensors};
+use super::settings::Optimiser;
+use super::student::{Arithmetic, refresh_block};
+use super::trainable::{Spec, prepare_block};
+use crate::artifact::{Part, Stored, Vector};
+use crate::calibrate::{Windows, below};
+use crate::error::{Error, Kind, Result};
+use crate::load::Checkpoint;
+use crate::model::architecture::NormStorage;
+use crate::model::block::{NormRole, Role};
+use crate::model::decoder::Stem;
+use crate::model::rotation::Rotation;
+use crate::model::{Block, Config};
+use crate::ops::backward::AdamStep;
+
+/// Tokens that go through a block together.
+const TOGETHER: usize = 2048;
+
+/// How every block learns.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LocalSettings {
+    /// What is trained of a block.
+    pub spec: Spec,
+    /// How it steps; the rate falls within each block.
+    pub optimiser: Optimiser,
+    /// Passes of each block over the text.
+    pub epochs: usize,
+    /// Order of the batches.
+    pub seed: u64,
+}
+
+/// A run.
+#[derive(Debug)]
+pub struct Reconstruction<'a> {
+    /// The model to mend.
+    pub checkpoint: &'a Checkpoint,
+    /// The dense model.
+    pub teacher: &'a Checkpoint,
+    /// Arithmetic.
+    pub how: Arithmetic<'a>,
+    /// How blocks learn.
+    pub settings: &'a LocalSettings,
+    /// What they learn on.
+    pub windows: &'a Windows,
+}
+
+/// What became of one block: mean squared difference from the dense output, over the mean square of that.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct BlockReport {
+    /// Its index.
+    pub index: usize,
+    /// Before it was trained, on the mended stream.
+    pub before: f64,
+    /// Afterwards, as it is stored.
+    pub after: f64,
+}
+
+/// Sees every finished block; `Break` ends the run with all of them kept.
+pub type Watch<'f> = dyn FnMut(BlockReport, usize) -> ControlFlow<()> + 'f;
+
+impl Reconstruction<'_> {
+    /// Bytes that the streams and the largest moment of a block take, the models' blocks not counted.
+    pub fn stream_bytes(&self) -> u64 {
+        let config = self.checkpoint.config();
+        let tokens = self.windows.tokens().len() as u64;
+        3 * 4 * tokens * config.hidden as u64
+    }
+
+    /// Carries out the run and writes the mended model. Errors: [`Kind::Stopped`]; [`Kind::NonFinite`] where a
+    /// block's loss ceases to be finite.
+    pub fn carry_out(&self, output: &Path, notes: Notes, watch: &mut Watch<'_>) -> Result<Vec<BlockReport>> {
+        let config = self.checkpoint.config();
+        if self.teacher.config().layers.len() != config.layers.len()
+            || self.teacher.config().hidden != config.hidden
+        {
+            return Err(Error::usage("the teacher has another shape than the model")
+                .next("use the dense model that this one was made from"));
+        }
+        let mut writer = open(self.checkpoint, output, &notes)?;
+        let nothing = BTreeMap::new();
+        for part in [Part::Embedding, Part::Head] {
+            if !writer.finished().contains(&part) {
+                writer.put(part, &tensors(self.checkpoint, part, &nothing)?, BTreeMap::new())?;
+            }
+        }
+        let rotations = self.rotations();
+        let mut mended = self.embed(self.checkpoint)?;
+        let mut dense = self.embed(self.teacher)?;
+        let mut reports = Vec::new();
+        let total = config.layers.len();
+        for index in 0..total {
+            let teacher = Block::load(self.teacher, index)?;
+            self.through((&teacher, index), &rotations, &mut dense);
+            drop(teacher);
+            let mut block = Block::load(self.checkpoint, index)?;
+            let part = Part::Block(index);
+            let mut before = None;
+            if !writer.finished().contains(&part) {
+                before = Some(self.difference((&block, index), &rotations, (&mended, &dense)));
+                let values = self.mend((&mut block, index), &rotations, (&mended, &dense))?;
+                writer.put(part, &tensors(self.checkpoint, part, &values)?, BTreeMap::new())?;
+            }
+            restore(&mut block, config, index, writer.read(part)?);
+            let after = self.difference((&block, index), &rotations, (&mended, &dense));
+            self.through((&block, index), &rotations, &mut mended);
+            let report = BlockReport { index, before: before.unwrap_or(after), after };
+            reports.push(report);
+            if watch(report, total).is_break() && index + 1 < total {
+                return Err(Error::new(Kind::Stopped, format!("stopped after block {index}"))
+                    .file(output)
+                    .next("give the same command again to go on"));
+            }
+        }
+        finish(self.checkpoint, writer, notes)?;
+        Ok(reports)
+    }
+
+    /// Angles of as many windows as go through a block together.
+    fn rotations(&self) -> Vec<Rotation> {
+        let length = self.windows.length();
+        let positions: Vec<usize> = (0..self.together() * length).map(|i| i % length).collect();
+        Rotation::all(self.checkpoint.config(), &positions)
+    }
+
+    fn together(&self) -> usize {
+        (TOGETHER / self.windows.length()).clamp(1, self.windows.count())
+    }
+
+    fn embed(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>> {
+        let stem = Stem::load(checkpoint)?;
+        let positions: Vec<usize> = (0..self.windows.length()).collect();
+        let mut x = Vec::new();
+        for window in self.windows.tokens().chunks_exact(self.windows.length()) {
+            x.extend(stem.embed(self.how.ops, checkpoint.config(), window, &positions)?);
+        }
+        Ok(x)
+    }
+
+    /// Calls `f` with a pass over `rows` rows.
+    fn with_pass<R>(&self, rows: usize, rotations: &[Rotation], f: impl FnOnce(Pass<'_>) -> R) -> R {
+        let all = self.together() * self.windows.length();
+        let shorter: Vec<Rotation>;
+        let rotations = if rows == all {
+            rotations
+        } else {
+            shorter = rotations.iter().map(|r| r.pick(0..rows, all)).collect();
+            &shorter
+        };
+        let config = self.checkpoint.config();
+        let dropout = Dropout::default();
+        let (length, cache) = (self.windows.length(), self.how.cache);
+        f(Pass { ops: self.how.ops, config, rotations, length, cache, dropout })
+    }
+
+    /// Values of the stream in a batch.
+    fn batch(&self) -> usize {
+        self.together() * self.windows.length() * self.checkpoint.config().hidden
+    }
+
+    fn forward(&self, (block, index): (&Block, usize), rotations: &[Rotation], x: &[f32]) -> Vec<f32> {
+        let rows = x.len() / self.checkpoint.config().hidden;
+        self.with_pass(rows, rotations, |pass| {
+            Trainee { block, plan: &BlockPlan::FROZEN, index }.forward(pass, x.to_vec()).1
+        })
+    }
+
+    /// Moves a stream through a block.
+    fn through(&self, at: (&Block, usize), rotations: &[Rotation], stream: &mut [f32]) {
+        for x in stream.chunks_mut(self.batch()) {
+            let out = self.forward(at, rotations, x);
+            x.copy_from_slice(&out);
+        }
+    }
+
+    fn difference(&self, at: (&Block, usize), rotations: &[Rotation], (x, y): (&[f32], &[f32])) -> f64 {
+        let (mut error, mut whole) = (0.0, 0.0);
+        for (x, y) in x.chunks(self.batch()).zip(y.chunks(self.batch())) {
+            for (out, y) in self.forward(at, rotations, x).iter().zip(y) {
+                error += f64::from(out - y).powi(2);
+                whole += f64::from(*y).powi(2);
+            }
+        }
+        error / whole.max(f64::MIN_POSITIVE)
+    }
+
+    /// Trains one block; gives the values of its tensors that have changed.
+    fn mend(
+        &self,
+        (block, index): (&mut Block, usize),
+        rotations: &[Rotation],
+        (x, y): (&[f32], &[f32]),
+    ) -> Result<super::save::Changed> {
+        let config = self.checkpoint.config();
+        let (plan, mut parameters) = prepare_block(config, &self.settings.spec, (block, index))?;
+        refresh_block(self.how, (block, &plan), &parameters)?;
+        let batches = x.len().div_ceil(self.batch());
+        let steps = self.settings.epochs * batches;
+        let mut random = ChaCha8Rng::seed_from_u64(self.settings.seed);
+        random.set_stream(index as u64);
+        let mut order: Vec<usize> = Vec::new();
+        for step in 1..=steps {
+            if order.is_empty() {
+                order = (0..batches).collect();
+            }
+            let at = order.swap_remove(below(&mut random, order.len())) * self.batch();
+            let range = at..(at + self.batch()).min(x.len());
+            parameters.clear_grads();
+            let trainee = Trainee { block, plan: &plan, index };
+            self.learn(trainee, rotations, (&x[range.clone()], &y[range]), &mut parameters);
+            let optimiser = self.settings.optimiser;
+            let norm = parameters.grad_norm(self.how.ops);
+            if !norm.is_finite() {
+                let problem = format!("gradients of block {index} are not finite at step {step}");
+                return Err(Error::new(Kind::NonFinite, problem).next("choose a smaller --lr"));
+            }
+            parameters.step(self.how.ops, &adam(&optimiser, (step, steps), norm));
+            refresh_block(self.how, (block, &plan), &parameters)?;
+        }
+        changed_block(self.checkpoint, self.how.ops, (&plan, index), &parameters)
+    }
+
+    /// Gradients of the mean squared difference, over the mean square of the target.
+    fn learn(
+        &self,
+        trainee: Trainee<'_>,
+        rotations: &[Rotation],
+        (x, y): (&[f32], &[f32]),
+        to: &mut Parameters,
+    ) {
+        let rows = x.len() / self.checkpoint.config().hidden;
+        self.with_pass(rows, rotations, |pass| {
+            let (tape, mut out) = trainee.forward(pass, x.to_vec());
+            let whole: f64 = y.iter().map(|y| f64::from(*y).powi(2)).sum();
+            let factor = (2.0 / whole.max(f64::MIN_POSITIVE)) as f32;
+            out.iter_mut().zip(y).for_each(|(out, y)| *out = factor * (*out - y));
+            trainee.backward(pass, tape, to, out);
+        });
+    }
+}
+
+fn adam(optimiser: &Optimiser, (step, steps): (usize, usize), norm: f64) -> AdamStep {
+    let clip = f64::from(optimiser.clip);
+    AdamStep {
+        lr: optimiser.rate(step, steps) as f32,
+        beta1: optimiser.betas.0,
+        beta2: optimiser.betas.1,
+        eps: optimiser.eps,
+        weight_decay: optimiser.weight_decay,
+        gradient_scale: if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 },
+        step: step as u32,
+    }
+}
+
+/// Puts what was stored in place of what was trained.
+fn restore(block: &mut Block, config: &Config, index: usize, stored: Vec<(String, Stored)>) {
+    let offset = if config.architecture.family().norms == NormStorage::MinusOne { 1.0 } else { 0.0 };
+    let mut stored: BTreeMap<String, Stored> = stored.into_iter().collect();
+    let vector = |stored: &mut BTreeMap<String, Stored>, name: &str| match stored.remove(name) {
+        Some(Stored::Vector(Vector::F32(values))) => Some(values),
+        _ => None,
+    };
+    for role in NormRole::ALL {
+        let Some(norm) = block.norm_mut(role) else { continue };
+        let name = role.name(config, index);
+        if let Some(scale) = vector(&mut stored, &format!("{name}.weight")) {
+            norm.scale = scale.iter().map(|w| w + offset).collect();
+        }
+        norm.bias = vector(&mut stored, &format!("{name}.bias")).or(norm.bias.take());
+    }
+    for role in Role::ALL {
+        let Some(linear) = block.linear_mut(role) else { continue };
+        let name = role.name(config, index);
+        linear.bias = vector(&mut stored, &format!("{name}.bias")).or(linear.bias.take());
+        if let Some(Stored::Matrix(weight)) = stored.remove(&format!("{name}.weight")) {
+            linear.weight = weight;
+        }
+    }
+}
