@@ -4,8 +4,11 @@
 //! Knows no model and no meaning of a tensor. Reading is `load/safetensors.rs`; the crate's
 //! writer is not used: it holds all tensors in memory, does not fsync, leaves mode 0600.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::atomic::Pending;
+use super::codec::to_bytes;
 use crate::error::{Error, Result};
 use crate::load::file::DataFile;
 use crate::load::folder::read_header;
@@ -93,6 +96,26 @@ pub(super) fn header(slots: &[Slot]) -> Vec<u8> {
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
     bytes.append(&mut json);
     bytes
+}
+
+/// Writes f32 matrices as a file of their own.
+pub(crate) fn write_floats(target: &Path, tensors: &[(String, [usize; 2], &[f32])]) -> Result<()> {
+    let values: BTreeMap<&str, &[f32]> = tensors.iter().map(|(name, _, v)| (name.as_str(), *v)).collect();
+    let slot = |(name, shape, _): &(String, [usize; 2], &[f32])| Slot {
+        name: name.clone(),
+        dtype: Dtype::F32,
+        shape: shape.to_vec(),
+    };
+    let mut slots: Vec<Slot> = tensors.iter().map(slot).collect();
+    file_order(&mut slots);
+    let head = header(&slots);
+    let bytes = head.len() + slots.iter().map(Slot::bytes).sum::<usize>();
+    let mut file = Pending::create(target, bytes as u64)?;
+    file.append(&head)?;
+    for slot in &slots {
+        file.append(&to_bytes(values[slot.name.as_str()]))?;
+    }
+    file.commit()
 }
 
 /// An opened file whose header is consistent with its length.

@@ -25,6 +25,7 @@ mod verify;
 mod work;
 mod writer;
 
+pub(crate) use container::write_floats;
 pub use entry::{Encoding, Stored, TensorEntry, Vector};
 pub use inspect::{Holes, Inspection, TensorReport, inspect};
 pub use manifest::{BASE, CONFIG, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, ORTHO};

@@ -6,6 +6,7 @@
 //! gradient.rs     linear layers and norms, back             kept.rs         which weights of a matrix are kept
 //! block.rs        one block forward with a tape, and back   crown.rs        head and losses, a few rows at a time
 //! student.rs      all of it over a batch            trainable.rs    from a method to a plan
+//! peft.rs         adapters as PEFT reads them
 //! ```
 
 pub mod block;
@@ -13,6 +14,7 @@ pub mod crown;
 pub mod gradient;
 pub mod kept;
 pub mod parameters;
+pub mod peft;
 pub mod plan;
 pub mod student;
 pub mod trainable;

@@ -4,6 +4,7 @@ mod artifact_hostile;
 mod artifact_kill;
 mod calibration;
 mod fuzz_corpus;
+mod golden_adapters;
 mod golden_logits;
 mod job;
 mod pack_quantized;
