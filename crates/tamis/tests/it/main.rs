@@ -10,3 +10,4 @@ mod job;
 mod pack_quantized;
 mod places;
 mod real_model;
+mod tensorboard;
