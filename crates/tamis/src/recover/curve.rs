@@ -59,7 +59,7 @@ impl Curve {
         }
         rule(&mut out, AREA[3], "1");
         text(&mut out, (WIDTH / 2.0, HEIGHT - 12.0), "middle", "step");
-        text(&mut out, (AREA[0] - 8.0, AREA[2] - 10.0), "end", "perplexity");
+        text(&mut out, (4.0, AREA[2] - 10.0), "start", "perplexity");
         text(&mut out, (AREA[1] + 8.0, AREA[2] - 10.0), "start", "loss");
         let mut drawn = vec![(&self.loss, &right, LOSS, "1")];
         let colours = COLOURS.iter().cycle();
