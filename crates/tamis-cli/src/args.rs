@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Talk to a model
     Chat(Chat),
+    /// Add an adapter to the weights of its model for good
+    Merge(Merge),
     /// Measure how fast a model runs, and how far from the limits of the machine
     Bench(Bench),
     /// Show what a model is made of
@@ -67,6 +69,14 @@ pub(crate) struct Running {
     /// Keys and values are kept as f32, bf16, f16 or int8 [default: f32 at precision f32, else bf16]
     #[arg(long, value_name = "TYPE", value_parser = clap::value_parser!(CacheType))]
     pub(crate) cache: Option<CacheType>,
+}
+
+/// What a model is run with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Adapted {
+    /// LoRA adapter: adapter_config.json and adapter_model.safetensors, as PEFT writes them
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -360,6 +370,8 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "MODEL")]
     pub(crate) baseline: Option<String>,
     #[command(flatten)]
+    pub(crate) adapted: Adapted,
+    #[command(flatten)]
     pub(crate) running: Running,
     #[command(flatten)]
     pub(crate) shared: Shared,
@@ -412,7 +424,8 @@ pub(crate) struct Sampling {
 #[command(after_help = "\
 Examples:
   tamis generate small --prompt \"The capital of France is\" --max-tokens 32 --greedy
-  tamis generate small --prompt \"Write a haiku.\" --chat --alpha 0.5 --seed 7")]
+  tamis generate small --prompt \"Write a haiku.\" --chat --alpha 0.5 --seed 7
+  tamis generate small --prompt \"Dear\" --adapter ./lora")]
 pub(crate) struct Generate {
     /// Folder, .gguf file or hf://org/name
     pub(crate) model: String,
@@ -424,6 +437,8 @@ pub(crate) struct Generate {
     pub(crate) chat: bool,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) adapted: Adapted,
     #[command(flatten)]
     pub(crate) running: Running,
     #[command(flatten)]
@@ -441,7 +456,44 @@ pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     #[command(flatten)]
+    pub(crate) adapted: Adapted,
+    #[command(flatten)]
     pub(crate) running: Running,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tamis merge ./Llama-3.2-1B --adapter ./lora -o merged
+  tamis merge holes --adapter ./lora -o merged --keep-zeros
+  tamis merge small --adapter ./lora -o merged --dequantise
+
+Weights keep the precision they have. What cannot be merged without a loss is refused unless the
+loss is asked for; --adapter of generate, chat and eval runs any model with its adapter as it is.")]
+pub(crate) struct Merge {
+    /// Folder, .gguf file or hf://org/name
+    pub(crate) model: String,
+    /// Folder with adapter_config.json and adapter_model.safetensors, as PEFT writes them
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: PathBuf,
+    /// Folder to write
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Pruned linears: change kept weights only. Masks stay exactly as they are, and what the adapter learned
+    /// where nothing is kept is lost; an adapter trained with MaskLoRA does not need this
+    #[arg(long)]
+    pub(crate) keep_zeros: bool,
+    /// Quantised linears: write 16 bits in place of the integers
+    #[arg(long)]
+    pub(crate) dequantise: bool,
+    /// What to do with an unfinished run in DIR
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) resume: Resume,
+    /// Replace a finished model in DIR
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     #[command(flatten)]
     pub(crate) shared: Shared,
 }

@@ -5,11 +5,11 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use tamis::error::Error;
-use tamis::load::{Checkpoint, Tokenizer};
+use tamis::load::{Checkpoint, Tokenizer, open_adapter};
 use tamis::model::{Decoder, Engine};
 use tamis::ops::{CacheType, Cpu, Isa, Precision, default_threads};
 
-use crate::args::{PrecisionName, Running};
+use crate::args::{Adapted, PrecisionName, Running};
 
 /// The arithmetic of a run.
 #[derive(Debug, Clone, Copy)]
@@ -77,5 +77,14 @@ impl Opened {
         });
         let (tokenizer, engine) = (tokenizer?, Engine::new(decoder?, ops, cache));
         Ok(Self { checkpoint, tokenizer, engine })
+    }
+
+    /// Runs the model with the adapter that was asked for, if one was.
+    pub(crate) fn adapted(mut self, adapted: &Adapted) -> Result<Self, Error> {
+        if let Some(folder) = &adapted.adapter {
+            let adapter = open_adapter(folder, self.checkpoint.config())?;
+            self.engine.select(Some(&adapter)).map_err(|e| e.or_file(folder))?;
+        }
+        Ok(self)
     }
 }

@@ -320,12 +320,86 @@ fn bench_refuses_what_it_cannot_run() {
     assert_eq!(wrong.unwrap().status.code(), Some(2));
 }
 
+fn golden_adapter(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tamis/tests/golden/adapters").join(name);
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn adapters_are_merged_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("merged");
+    let out = out.to_str().unwrap();
+    let (model, adapter) = (tiny("llama-gqa"), golden_adapter("llama-gqa"));
+    let merge = ["merge", &model, "--adapter", &adapter, "-o", out, "--json", "--quiet"];
+    let made = json(&merge);
+    assert_eq!(made["linears"], 8);
+    assert!(made["file_bytes"].as_u64().unwrap() > 0);
+    assert!(tamis(&["verify", out]).status.success());
+    refused(&merge, 2, "--overwrite");
+    let again = json(&[&merge[..], &["--overwrite"]].concat());
+    assert_eq!(again["file_bytes"], made["file_bytes"]);
+    refused(
+        &["merge", &tiny("opt-125m-like"), "--adapter", &adapter, "-o", "x"],
+        65,
+        "adapter_model.safetensors",
+    );
+    refused(&["merge", &model, "--adapter", "/nowhere", "-o", "x"], 66, "/nowhere/adapter_config.json");
+}
+
+/// An adapter of rank 1 on the first q_proj of stories260K; its numbers are all `value`.
+fn small_adapter(folder: &Path, value: f32) -> String {
+    std::fs::create_dir_all(folder).unwrap();
+    let settings = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"],
+        "layers_to_transform": [0]}"#;
+    std::fs::write(folder.join("adapter_config.json"), settings).unwrap();
+    let name = "base_model.model.model.layers.0.self_attn.q_proj.lora";
+    let header = format!(
+        r#"{{"{name}_A.weight":{{"dtype":"F32","shape":[1,64],"data_offsets":[0,256]}},
+            "{name}_B.weight":{{"dtype":"F32","shape":[64,1],"data_offsets":[256,512]}}}}"#
+    );
+    let length = (header.len() as u64).to_le_bytes();
+    let bytes = [&length[..], header.as_bytes(), &value.to_le_bytes().repeat(128)].concat();
+    std::fs::write(folder.join("adapter_model.safetensors"), bytes).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_adapter_is_heard_in_generate_and_eval() {
+    let (Some(model), Some(text)) = (data("models/stories260K"), data("tinystories/tinystories_2MiB.txt"))
+    else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = small_adapter(&folder.path().join("nothing"), 0.0);
+    let much = small_adapter(&folder.path().join("much"), 3.0);
+    let tell = |flags: &[&str]| {
+        let base = ["generate", &model, "--prompt", "Once", "--max-tokens", "24", "--greedy", "--json"];
+        json(&[&base[..], flags].concat())["tokens"].clone()
+    };
+    assert_eq!(tell(&[]), tell(&["--adapter", &nothing]));
+    assert_ne!(tell(&[]), tell(&["--adapter", &much]));
+    let measure = |flags: &[&str]| {
+        let base =
+            ["eval", &model, "--perplexity", &text, "--context", "128", "--windows", "2", "--json", "-q"];
+        json(&[&base[..], flags].concat())["tamis"].clone()
+    };
+    let (plain, same, worse) =
+        (measure(&[]), measure(&["--adapter", &nothing]), measure(&["--adapter", &much]));
+    assert_eq!(plain["perplexity"], same["perplexity"]);
+    assert_eq!(same["adapter"], nothing.as_str());
+    let value = |card: &Value| card["perplexity"][0]["value"].as_f64().unwrap();
+    assert!(value(&worse) > value(&plain));
+}
+
 /// A changed word of help or of a list is a change that somebody reviews.
 #[test]
 fn what_it_prints_without_a_model() {
     let text = |arguments: &[&str]| String::from_utf8(tamis(arguments).stdout).unwrap();
     insta::assert_snapshot!("help", text(&["--help"]));
     insta::assert_snapshot!("compress_help", text(&["compress", "--help"]));
+    insta::assert_snapshot!("generate_help", text(&["generate", "--help"]));
+    insta::assert_snapshot!("merge_help", text(&["merge", "--help"]));
     insta::assert_snapshot!("bench_help", text(&["bench", "--help"]));
     insta::assert_snapshot!("recipe_list", text(&["recipe", "list"]));
 }

@@ -16,7 +16,8 @@ use crate::opened::{Opened, kernels};
 /// `tamis chat`.
 pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
     let mut sampler = sampler(&args.sampling)?;
-    let model = Opened::load(&args.model, kernels(args.shared.threads, args.running.or(Precision::Int8))?)?;
+    let kernels = kernels(args.shared.threads, args.running.or(Precision::Int8))?;
+    let model = Opened::load(&args.model, kernels)?.adapted(&args.adapted)?;
     let template = model.checkpoint.chat_template()?.ok_or_else(|| no_template(&model))?;
     let options = options(&args.sampling, &model)?;
     let render = |messages: &[Message]| {

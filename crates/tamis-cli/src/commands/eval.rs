@@ -24,7 +24,7 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
     let text = read_text(&args.perplexity)?;
     let mode = args.running.or(Precision::F32);
     let ops = kernels(args.shared.threads, mode)?;
-    let model = Opened::load(&args.model, ops)?;
+    let model = Opened::load(&args.model, ops)?.adapted(&args.adapted)?;
     let exact = kernels(args.shared.threads, Mode::EXACT)?;
     let baseline = args.baseline.as_ref().map(|spec| Opened::load(spec, exact)).transpose()?;
     if let Some(baseline) = &baseline {
@@ -47,10 +47,15 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
         card.report(&report);
         card.extra("precision", mode.precision.to_string().into());
         card.extra("cache", mode.cache.to_string().into());
+        if let Some(folder) = &args.adapted.adapter {
+            card.extra("adapter", folder.display().to_string().into());
+        }
         return print_json(&card.to_json());
     }
     let Mode { precision, cache } = mode;
-    print_text(&format!("precision {precision}, cache {cache}; {}", table(&report)))
+    let adapter = args.adapted.adapter.as_ref().map(|folder| format!(", adapter {}", folder.display()));
+    let adapter = adapter.unwrap_or_default();
+    print_text(&format!("precision {precision}, cache {cache}{adapter}; {}", table(&report)))
 }
 
 /// The text of a file; anything but UTF-8 is refused.

@@ -18,7 +18,8 @@ use crate::terminal::{human_bytes, peak_memory};
 /// `tamis generate`.
 pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
     let mut sampler = sampler(&args.sampling)?;
-    let model = Opened::load(&args.model, kernels(args.shared.threads, args.running.or(Precision::Int8))?)?;
+    let kernels = kernels(args.shared.threads, args.running.or(Precision::Int8))?;
+    let model = Opened::load(&args.model, kernels)?.adapted(&args.adapted)?;
     let prompt = prompt(args, &model)?;
     let options = options(&args.sampling, &model)?;
     let mut session = Session::new(&model.engine);

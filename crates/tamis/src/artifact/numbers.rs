@@ -1,5 +1,5 @@
-//! Named f32 vectors in a safetensors file of their own, for programs that were interrupted: written whole or
-//! not at all, read with every length and the digest checked. Knows no model.
+//! Named f32 arrays in a safetensors file of their own, adapters and interrupted runs: written whole or not at
+//! all, read with every length and the digest checked. Knows no model.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use super::digest::Hasher;
 use super::digest::sha256_file;
 use crate::error::{Error, Result};
 
-/// Writes vectors; gives the file's SHA-256.
-pub(crate) fn write(path: &Path, vectors: &[(String, &[f32])]) -> Result<String> {
-    let slot = |(name, values): &(String, &[f32])| Slot {
-        name: name.clone(),
-        dtype: Dtype::F32,
-        shape: vec![values.len()],
-    };
+/// An array: name, shape, values.
+pub(crate) type Array<'a> = (String, Vec<usize>, &'a [f32]);
+
+/// Writes arrays; gives the file's SHA-256.
+pub(crate) fn write(path: &Path, vectors: &[Array<'_>]) -> Result<String> {
+    let slot =
+        |(name, shape, _): &Array<'_>| Slot { name: name.clone(), dtype: Dtype::F32, shape: shape.clone() };
     let mut slots: Vec<Slot> = vectors.iter().map(slot).collect();
     file_order(&mut slots);
     let head = header(&slots);
-    let bytes = head.len() as u64 + vectors.iter().map(|(_, v)| size_of_val(*v) as u64).sum::<u64>();
+    let bytes = head.len() as u64 + vectors.iter().map(|(.., v)| size_of_val(*v) as u64).sum::<u64>();
     let mut file = Pending::create(path, bytes)?;
     let mut hasher = Hasher::default();
     let mut append = |piece: &[u8]| {
@@ -29,7 +29,7 @@ pub(crate) fn write(path: &Path, vectors: &[(String, &[f32])]) -> Result<String>
     };
     append(&head)?;
     for slot in &slots {
-        let (_, values) = vectors.iter().find(|(name, _)| *name == slot.name).expect("made from these");
+        let (.., values) = vectors.iter().find(|(name, ..)| *name == slot.name).expect("made from these");
         for piece in values.chunks(1 << 20) {
             append(&to_bytes(piece))?;
         }
@@ -61,7 +61,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.safetensors");
         let (a, b) = (vec![1.5f32, -0.0, f32::MIN_POSITIVE], vec![2.0f32]);
-        let digest = write(&path, &[("b".into(), &b[..]), ("a".into(), &a[..])]).unwrap();
+        let digest = write(&path, &[("b".into(), vec![1], &b[..]), ("a".into(), vec![3], &a[..])]).unwrap();
         let wanted = [("a".into(), 3), ("b".into(), 1)];
         assert_eq!(read(&path, &digest, &wanted).unwrap(), [a, b]);
         assert!(read(&path, &digest, &[("a".into(), 4)]).is_err());

@@ -20,17 +20,25 @@ type Tensors = Vec<(String, Stored)>;
 
 /// Embedding, positions and input projection.
 pub(super) fn stem_tensors(checkpoint: &Checkpoint, recipe: &Recipe, threads: Threads) -> Result<Tensors> {
-    let names = checkpoint.config().architecture.family().names;
-    let prefixes = [Some(names.embedding), names.positions, names.project_in];
-    tables(checkpoint, prefixes.into_iter().flatten(), recipe.embedding, threads)
+    tables(checkpoint, stem_names(checkpoint), &|weight| table(weight, recipe.embedding, threads))
 }
 
 /// Final norm, output projection and an untied head.
 pub(super) fn head_tensors(checkpoint: &Checkpoint, recipe: &Recipe, threads: Threads) -> Result<Tensors> {
+    tables(checkpoint, crown_names(checkpoint), &|weight| table(weight, recipe.head, threads))
+}
+
+/// Names of what lies before the first block.
+pub(super) fn stem_names(checkpoint: &Checkpoint) -> Vec<&'static str> {
+    let names = checkpoint.config().architecture.family().names;
+    [Some(names.embedding), names.positions, names.project_in].into_iter().flatten().collect()
+}
+
+/// Names of what lies behind the last block.
+pub(super) fn crown_names(checkpoint: &Checkpoint) -> Vec<&'static str> {
     let names = checkpoint.config().architecture.family().names;
     let head = (!checkpoint.config().tied).then_some(names.head);
-    let prefixes = [Some(names.final_norm), names.project_out, head];
-    tables(checkpoint, prefixes.into_iter().flatten(), recipe.head, threads)
+    [Some(names.final_norm), names.project_out, head].into_iter().flatten().collect()
 }
 
 /// Linears of a finished block as they are, everything else of the block in f32.
@@ -65,12 +73,11 @@ pub(super) fn restore(block: &mut Block, config: &Config, index: usize, tensors:
     Ok(())
 }
 
-/// All tensors under the given names: matrices as tables of `bits`, vectors in f32.
-fn tables<'a>(
+/// All tensors under the given names: matrices as `store` makes them, vectors in f32.
+pub(super) fn tables(
     checkpoint: &Checkpoint,
-    names: impl Iterator<Item = &'a str>,
-    bits: EndBits,
-    threads: Threads,
+    names: Vec<&'static str>,
+    store: &dyn Fn(&Weight) -> Result<Weight>,
 ) -> Result<Tensors> {
     let mut tensors = Tensors::new();
     for name in names {
@@ -81,7 +88,7 @@ fn tables<'a>(
                 (name.clone(), checkpoint.tensors().vector(&name)?.into())
             } else {
                 let weight = checkpoint.tensors().weight(&name)?;
-                let table = table(&weight, bits, threads).map_err(|e| e.tensor(&name))?;
+                let table = store(&weight).map_err(|e| e.tensor(&name))?;
                 (name, Stored::Matrix(table))
             });
         }

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub mod adapter;
+mod adapter_config;
 pub mod chat;
 pub mod file;
 mod fingerprint;
@@ -21,6 +23,7 @@ pub(crate) mod testdata;
 pub mod tokenizer;
 mod values;
 
+pub use adapter::open_adapter;
 pub use chat::{ChatTemplate, GenerationPrompt, Message};
 pub use tokenizer::{AddSpecial, SpecialText, TextStream, Tokenizer};
 

@@ -1,9 +1,13 @@
 //! A low-rank addition to a linear layer: `y += s (x A^T) B^T`, `A [r, in]`, `B [out, r]` (LoRA, Hu 2021,
-//! arXiv 2106.09685). Knows no file and no training.
+//! arXiv 2106.09685), and a set of them for a whole decoder. Knows no file and no training.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tamis_kernels::pack::DenseF32;
 
-use super::{Linear, Weight};
+use super::block::Role;
+use super::{Decoder, Linear, Weight};
 use crate::error::{Error, Result};
 use crate::ops::Ops;
 use crate::units::Alpha;
@@ -63,6 +67,64 @@ impl LowRank {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         self.a.weight.bytes() + self.b.weight.bytes()
+    }
+}
+
+/// Low-rank additions by the name of their linear layer (`model.layers.0.self_attn.q_proj`). Attached to a
+/// decoder they are shared, not copied, and they leave its weights alone: any number of them may wait beside
+/// one decoder, to be attached in turn.
+#[derive(Debug, Clone, Default)]
+pub struct Adapter {
+    parts: BTreeMap<String, Arc<LowRank>>,
+}
+
+impl Adapter {
+    /// From additions by name.
+    pub fn new(parts: impl IntoIterator<Item = (String, LowRank)>) -> Self {
+        Self { parts: parts.into_iter().map(|(name, part)| (name, Arc::new(part))).collect() }
+    }
+    /// The addition to the linear layer of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<LowRank>> {
+        self.parts.get(name)
+    }
+    /// Names of the linear layers that it adds to, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.parts.keys().map(String::as_str)
+    }
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.parts.values().map(|part| part.bytes()).sum()
+    }
+    /// Puts these additions, and no others, on the linear layers of `decoder`. Errors: an addition
+    /// without a linear layer of its name and shape; the decoder is then as it was.
+    pub fn attach(&self, decoder: &mut Decoder) -> Result<()> {
+        let mut fits = 0;
+        each_linear(decoder, |name, linear| {
+            let wanted = (linear.weight.rows(), linear.weight.cols());
+            let shape = |part: &Arc<LowRank>| (part.b.weight.rows(), part.a.weight.cols());
+            fits += usize::from(self.parts.get(name).is_some_and(|part| shape(part) == wanted));
+        });
+        if fits != self.parts.len() {
+            let problem = format!("{} of {} additions fit this model", fits, self.parts.len());
+            return Err(Error::usage(problem).next("use the model that the adapter was trained on"));
+        }
+        each_linear(decoder, |name, linear| linear.adapter = self.parts.get(name).cloned());
+        Ok(())
+    }
+    /// Takes all additions off the linear layers of `decoder`.
+    pub fn detach(decoder: &mut Decoder) {
+        each_linear(decoder, |_, linear| linear.adapter = None);
+    }
+}
+
+fn each_linear(decoder: &mut Decoder, mut each: impl FnMut(&str, &mut Linear)) {
+    let config = decoder.config().clone();
+    for (index, block) in decoder.blocks_mut().iter_mut().enumerate() {
+        for role in Role::ALL {
+            if let Some(linear) = block.linear_mut(role) {
+                each(&role.name(&config, index), linear);
+            }
+        }
     }
 }
 

@@ -56,6 +56,22 @@ impl Role {
         };
         format!("{}.{index}.{relative}", names.block)
     }
+    /// Whether blocks of this model have this linear.
+    pub fn is_in(self, config: &Config) -> bool {
+        self != Self::Gate || config.architecture.family().names.gate.is_some()
+    }
+    /// Outputs and inputs.
+    pub fn shape(self, config: &Config) -> (usize, usize) {
+        let (hidden, inner) = (config.hidden, config.intermediate);
+        let q_width = config.heads * config.head_dim;
+        match self {
+            Self::Q => (q_width, hidden),
+            Self::K | Self::V => (config.kv_heads * config.head_dim, hidden),
+            Self::O => (hidden, q_width),
+            Self::Gate | Self::Up => (inner, hidden),
+            Self::Down => (hidden, inner),
+        }
+    }
 }
 
 /// The norms that a block may have.
@@ -145,9 +161,11 @@ impl Block {
         let config = checkpoint.config();
         let names = config.architecture.family().names;
         let name = |relative: &str| format!("{}.{index}.{relative}", names.block);
-        let (hidden, inner) = (config.hidden, config.intermediate);
-        let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let linear = |relative: &str, out, cols| checkpoint.linear(&name(relative), out, cols);
+        let hidden = config.hidden;
+        let linear = |role: Role| {
+            let (out, cols) = role.shape(config);
+            checkpoint.linear(&role.name(config, index), out, cols)
+        };
         let norm = |relative: &str, width| checkpoint.norm(&name(relative), width, config.norm);
         let optional = |relative: Option<&str>| relative.map(|r| norm(r, hidden)).transpose();
         let head_norm = |relative: &str| config.qk_norm.then(|| norm(relative, config.head_dim)).transpose();
@@ -155,17 +173,17 @@ impl Block {
         Ok(Self {
             layer: config.layers[index],
             attention_norm: norm(names.attention_norm, hidden)?,
-            q: linear(names.q, q_width, hidden)?,
-            k: linear(names.k, kv_width, hidden)?,
-            v: linear(names.v, kv_width, hidden)?,
-            o: linear(names.o, hidden, q_width)?,
+            q: linear(Role::Q)?,
+            k: linear(Role::K)?,
+            v: linear(Role::V)?,
+            o: linear(Role::O)?,
             q_norm: head_norm(names.q_norm)?,
             k_norm: head_norm(names.k_norm)?,
             post_attention_norm: optional(names.post_attention_norm.filter(|_| both))?,
             mlp_norm: norm(names.mlp_norm, hidden)?,
-            gate: names.gate.map(|g| linear(g, inner, hidden)).transpose()?,
-            up: linear(names.up, inner, hidden)?,
-            down: linear(names.down, hidden, inner)?,
+            gate: Role::Gate.is_in(config).then(|| linear(Role::Gate)).transpose()?,
+            up: linear(Role::Up)?,
+            down: linear(Role::Down)?,
             post_mlp_norm: optional(names.post_mlp_norm.filter(|_| both))?,
         })
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::adapter::Adapter;
 use super::decoder::{Decoder, KvCache, Sequence};
 use super::language_model::{Continuation, LanguageModel, Rows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{CacheType, Ops};
 use crate::units::Alpha;
 
@@ -24,6 +25,20 @@ impl Engine {
     /// The decoder.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
+    }
+    /// Chooses the adapter of every sequence that is started from now on; none is the base alone. Costs a
+    /// pointer a linear layer and copies no weight. Errors: clones of this engine that share the decoder;
+    /// an adapter of another model.
+    pub fn select(&mut self, adapter: Option<&Adapter>) -> Result<()> {
+        let shared = || Error::usage("other engines run the same decoder").next("choose before cloning");
+        let decoder = Arc::get_mut(&mut self.decoder).ok_or_else(shared)?;
+        match adapter {
+            Some(adapter) => adapter.attach(decoder),
+            None => {
+                Adapter::detach(decoder);
+                Ok(())
+            }
+        }
     }
 }
 

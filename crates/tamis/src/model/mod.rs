@@ -25,7 +25,7 @@ pub mod rotation;
 #[cfg(test)]
 pub(crate) mod toy;
 
-pub use adapter::LowRank;
+pub use adapter::{Adapter, LowRank};
 pub use architecture::Architecture;
 pub use block::Block;
 pub use config::{Config, Layer};

@@ -114,7 +114,7 @@ impl Folder {
         Ok(())
     }
 
-    fn write(&self, file: String, vectors: &[(String, &[f32])]) -> Result<Saved> {
+    fn write(&self, file: String, vectors: &[numbers::Array<'_>]) -> Result<Saved> {
         let sha256 = numbers::write(&self.path.join(&file), vectors)?;
         Ok(Saved { file, sha256 })
     }
@@ -190,10 +190,13 @@ impl Part {
     }
 }
 
-fn vectors<'a>(parameters: &'a Parameters, parts: &[Part]) -> Vec<(String, &'a [f32])> {
+fn vectors<'a>(parameters: &'a Parameters, parts: &[Part]) -> Vec<numbers::Array<'a>> {
     let of = |part: &Part| {
         let part = *part;
-        parameters.all().iter().map(move |p| (format!("{part:?}.{}", p.name), part.of(p)))
+        parameters
+            .all()
+            .iter()
+            .map(move |p| (format!("{part:?}.{}", p.name), vec![p.values.len()], part.of(p)))
     };
     parts.iter().flat_map(of).collect()
 }

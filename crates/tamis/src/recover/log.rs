@@ -1,14 +1,16 @@
 //! `metrics.jsonl`: one line a step and one a validation, in order, without what a killed run did after its
-//! last save. Knows no model.
+//! last save; and the same numbers as a TensorBoard event file. Knows no model.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use super::crown::Losses;
 use super::report::Point;
+use super::tensorboard::EventWriter;
 use crate::artifact::atomic;
 use crate::error::{Error, Result};
 
@@ -20,6 +22,7 @@ pub const METRICS: &str = "metrics.jsonl";
 pub struct Log {
     path: PathBuf,
     file: File,
+    events: EventWriter,
 }
 
 impl Log {
@@ -27,7 +30,8 @@ impl Log {
     pub fn open(output: &Path, step: usize) -> Result<Self> {
         let path = output.join(METRICS);
         truncate(&path, step)?;
-        Ok(Self { file: append(&path)?, path })
+        let events = EventWriter::create(output, SystemTime::now())?;
+        Ok(Self { file: append(&path)?, path, events })
     }
 
     /// Goes back to `step`.
@@ -46,6 +50,13 @@ impl Log {
         (rate, grad_norm): (f64, f64),
     ) -> Result<()> {
         let mean = |sum: f64| sum / rows as f64;
+        let tags = [
+            ("train/loss", mean(losses.next_token)),
+            ("train/divergence", mean(losses.divergence)),
+            ("train/rate", rate),
+            ("train/grad_norm", grad_norm),
+        ];
+        self.scalars(step, &tags)?;
         self.line(json!({
             "step": step,
             "loss": mean(losses.next_token),
@@ -57,7 +68,16 @@ impl Log {
 
     /// A validation.
     pub fn point(&mut self, point: &Point) -> Result<()> {
+        let mut tags = vec![("validation/loss", point.valid), ("validation/perplexity", point.perplexity())];
+        tags.extend(point.also.map(|also| ("also/perplexity", also.exp())));
+        tags.extend(point.tokens_per_second.map(|speed| ("train/tokens_per_second", speed)));
+        self.scalars(point.step, &tags)?;
         self.line(json!({ "step": point.step, "validation": point }))
+    }
+
+    fn scalars(&mut self, step: usize, tags: &[(&str, f64)]) -> Result<()> {
+        let now = SystemTime::now();
+        tags.iter().try_for_each(|(tag, value)| self.events.scalar(tag, step as u64, *value as f32, now))
     }
 
     fn line(&mut self, value: Value) -> Result<()> {

@@ -10,17 +10,21 @@
 //! settings.rs     what decides a run's bytes        trainer.rs      the loop
 //! checkpoint.rs   the run on disk                   report.rs log.rs   what it tells
 //! save.rs         the trained model as a folder     local.rs        block by block, before all of it
+//! peft.rs         adapters as PEFT reads them       tensorboard.rs  event files
+//! curve.rs        a picture of a run
 //! ```
 
 pub mod block;
 pub mod checkpoint;
 pub mod crown;
+pub mod curve;
 pub mod estimate;
 pub mod gradient;
 pub mod kept;
 pub mod local;
 pub mod log;
 pub mod parameters;
+pub mod peft;
 pub mod plan;
 pub mod report;
 pub mod run;
@@ -29,6 +33,7 @@ pub mod sequences;
 pub mod settings;
 pub mod student;
 pub mod teacher;
+pub mod tensorboard;
 pub mod trainable;
 pub mod trainer;
 

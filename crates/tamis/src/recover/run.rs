@@ -6,7 +6,9 @@ use std::path::Path;
 use serde_json::json;
 
 use super::checkpoint::Folder;
+use super::curve::Curve;
 use super::estimate::Estimate;
+use super::peft::{masters, write_adapter};
 use super::report::{Account, Point};
 use super::save::{Notes, changed, save};
 use super::settings::Settings;
@@ -18,6 +20,7 @@ use crate::artifact::digest::sha256;
 use crate::artifact::{Existing, MANIFEST};
 use crate::error::{Error, Result};
 use crate::load::Checkpoint;
+use crate::load::adapter::ADAPTER_CONFIG;
 use crate::model::Decoder;
 
 /// Everything that a run needs.
@@ -89,7 +92,8 @@ impl Run<'_> {
     }
 
     fn check_output(&self) -> Result<()> {
-        if self.existing == Existing::Refuse && self.output.join(MANIFEST).exists() {
+        let finished = [MANIFEST, ADAPTER_CONFIG].iter().any(|name| self.output.join(name).exists());
+        if self.existing == Existing::Refuse && finished {
             return Err(Error::usage("the folder already holds a complete model")
                 .file(self.output)
                 .next("`--overwrite` replaces it; another output folder keeps it"));
@@ -178,10 +182,14 @@ impl Run<'_> {
 
     /// Writes the result, reads it again and measures what was written.
     fn write(&self, ended: Ended, identity: String, account: &mut Account) -> Result<()> {
-        if self.settings.spec.method == Method::Lora {
-            return Err(Error::usage("adapters are not written yet"));
-        }
         let Ended { student, .. } = ended;
+        let perplexity = Curve::of(&account.history, account.dense_perplexity).svg();
+        crate::artifact::atomic::write(&self.output.join("curve.svg"), perplexity.as_bytes())?;
+        if self.settings.spec.method == Method::Lora {
+            // Its masters are written as they are, so what was measured last is what is read.
+            let base = self.checkpoint.path().to_string_lossy();
+            return write_adapter(self.output, &self.settings.spec.lora, &base, &masters(&student));
+        }
         let changed = changed(self.checkpoint, self.how.ops, &student.plan, &student.parameters)?;
         let notes = Notes { identity, recipe: json!({ "recover": self.settings }), seed: self.settings.seed };
         drop(student);
