@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Chat(Chat),
     /// Add an adapter to the weights of its model for good
     Merge(Merge),
+    /// Write a model dense, without packing and without holes, for any program to read
+    Export(Export),
     /// Measure how fast a model runs, and how far from the limits of the machine
     Bench(Bench),
     /// Show what a model is made of
@@ -459,6 +461,32 @@ pub(crate) struct Chat {
     pub(crate) adapted: Adapted,
     #[command(flatten)]
     pub(crate) running: Running,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tamis export holes -o dense
+  tamis export small -o dense --alpha 0.5
+
+Every matrix is written in the narrowest of bf16, f16 and f32 that holds its numbers exactly.")]
+pub(crate) struct Export {
+    /// Folder, .gguf file or hf://org/name
+    pub(crate) model: String,
+    /// Folder to write
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Share of the ortho stream, where there is one
+    #[arg(long, value_name = "A", default_value_t = 1.0)]
+    pub(crate) alpha: f32,
+    /// What to do with an unfinished run in DIR
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) resume: Resume,
+    /// Replace a finished model in DIR
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     #[command(flatten)]
     pub(crate) shared: Shared,
 }

@@ -5,12 +5,16 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use half::{bf16, f16};
+use tamis_kernels::pack::{BitmapMatrix, BlockMatrix, DenseHalf, HalfData, SparseRows};
+
 use super::*;
 use crate::artifact::verify;
 use crate::compress::Threads;
 use crate::job::Job;
 use crate::load::open_adapter;
-use crate::model::{Decoder, KvCache, Sequence};
+use crate::model::block::Role;
+use crate::model::{Block, Decoder, KvCache, Sequence};
 use crate::ops::{CacheType, Reference};
 use crate::recipe::{Format, Recipe};
 

@@ -1,14 +1,18 @@
 //! A whole compression run: checkpoint, recipe and calibration windows in, artifact out.
 //! One block is in memory at a time; every finished part is durable, and a run that was
-//! killed replays them and goes on to the same bytes. `merge.rs` adds an adapter in the same way.
+//! killed replays them and goes on to the same bytes. `rewrite.rs` writes a model again with some tensors
+//! changed, as `merge.rs` and `export.rs` do.
 
 mod estimate;
+mod export;
 pub mod merge;
 mod outcome;
 mod parts;
+pub mod rewrite;
 mod run;
 
 pub use estimate::Estimate;
+pub use export::export;
 pub use merge::{Losses, Merge};
 pub use outcome::{Group, Outcome};
 pub use run::{Calibration, Job, Step, Watch};

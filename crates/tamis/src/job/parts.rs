@@ -29,13 +29,13 @@ pub(super) fn head_tensors(checkpoint: &Checkpoint, recipe: &Recipe, threads: Th
 }
 
 /// Names of what lies before the first block.
-pub(super) fn stem_names(checkpoint: &Checkpoint) -> Vec<&'static str> {
+fn stem_names(checkpoint: &Checkpoint) -> Vec<&'static str> {
     let names = checkpoint.config().architecture.family().names;
     [Some(names.embedding), names.positions, names.project_in].into_iter().flatten().collect()
 }
 
 /// Names of what lies behind the last block.
-pub(super) fn crown_names(checkpoint: &Checkpoint) -> Vec<&'static str> {
+fn crown_names(checkpoint: &Checkpoint) -> Vec<&'static str> {
     let names = checkpoint.config().architecture.family().names;
     let head = (!checkpoint.config().tied).then_some(names.head);
     [Some(names.final_norm), names.project_out, head].into_iter().flatten().collect()
@@ -74,7 +74,7 @@ pub(super) fn restore(block: &mut Block, config: &Config, index: usize, tensors:
 }
 
 /// All tensors under the given names: matrices as `store` makes them, vectors in f32.
-pub(super) fn tables(
+fn tables(
     checkpoint: &Checkpoint,
     names: Vec<&'static str>,
     store: &dyn Fn(&Weight) -> Result<Weight>,

@@ -6,8 +6,8 @@ use half::{bf16, f16};
 use tamis_kernels::Pool;
 use tamis_kernels::pack::{
     BITMAP_WORD, BLOCK_SIDE, BitmapData, BitmapKind, BitmapMatrix, BlockData, BlockKind, BlockMatrix,
-    DenseF32, DenseHalf, GgmlMatrix, HalfData, PackedMatrix, RowSource, SievedRows, SievedTiles, SparseRows,
-    SparseTiles, TileMatrix,
+    DenseF32, DenseHalf, GgmlMatrix, HalfData, PackError, PackedMatrix, RowSource, SievedRows, SievedTiles,
+    SparseRows, SparseTiles, TileMatrix,
 };
 
 use super::adapter::LowRank;
@@ -188,6 +188,25 @@ impl Weight {
             }
         };
         made.map_err(|e| Error::bad_data(e.to_string()))
+    }
+    /// The same mask with 16 bits in place of integers; f16 where nothing is left out.
+    pub fn widened(&self) -> Result<Self> {
+        let shape = (self.rows(), self.cols());
+        let bad = |e: PackError| Error::bad_data(e.to_string());
+        match self {
+            Self::Bitmap(_) => {
+                let (values, kept) = (self.to_f32(Alpha::ONE), self.kept().unwrap_or_default());
+                let bitmap = BitmapMatrix::from_dense(shape, &values, &kept, BitmapKind::Bf16);
+                bitmap.map(Self::Bitmap).map_err(bad)
+            }
+            Self::Blocks(w) => {
+                let blocks =
+                    BlockMatrix::from_dense(shape, &self.to_f32(Alpha::ONE), &w.kept(), BlockKind::Bf16);
+                blocks.map(Self::Blocks).map_err(bad)
+            }
+            Self::F32(_) | Self::Half(_) | Self::Sparse(_) => Ok(self.clone()),
+            _ => self.to_half().map(Self::Half),
+        }
     }
     /// Bytes that a product at `alpha` reads: the ortho stream only where it is used.
     pub fn bytes_at(&self, alpha: Alpha) -> usize {

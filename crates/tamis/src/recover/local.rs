@@ -16,13 +16,14 @@ use super::block::Trainee;
 use super::gradient::{Dropout, Pass};
 use super::parameters::Parameters;
 use super::plan::BlockPlan;
-use super::save::{Notes, changed_block, finish, open, tensors};
+use super::save::{Changed, changed_block, replaced};
 use super::settings::Optimiser;
 use super::student::{Arithmetic, refresh_block};
 use super::trainable::{Spec, prepare_block};
-use crate::artifact::{Part, Stored, Vector};
+use crate::artifact::{Existing, Part, Resume, Stored, Vector};
 use crate::calibrate::{Windows, below};
 use crate::error::{Error, Kind, Result};
+use crate::job::rewrite::{Notes, Rewrite};
 use crate::load::Checkpoint;
 use crate::model::architecture::NormStorage;
 use crate::model::block::{NormRole, Role};
@@ -94,11 +95,11 @@ impl Reconstruction<'_> {
             return Err(Error::usage("the teacher has another shape than the model")
                 .next("use the dense model that this one was made from"));
         }
-        let mut writer = open(self.checkpoint, output, &notes)?;
-        let nothing = BTreeMap::new();
+        let policy = (Resume::Auto, Existing::Overwrite);
+        let mut rewrite = Rewrite::open(self.checkpoint, output, notes, policy)?;
         for part in [Part::Embedding, Part::Head] {
-            if !writer.finished().contains(&part) {
-                writer.put(part, &tensors(self.checkpoint, part, &nothing)?, BTreeMap::new())?;
+            if !rewrite.has(part) {
+                rewrite.put(part, &|name, stored| replaced(&Changed::new(), name, stored))?;
             }
         }
         let rotations = self.rotations();
@@ -113,12 +114,12 @@ impl Reconstruction<'_> {
             let mut block = Block::load(self.checkpoint, index)?;
             let part = Part::Block(index);
             let mut before = None;
-            if !writer.finished().contains(&part) {
+            if !rewrite.has(part) {
                 before = Some(self.difference((&block, index), &rotations, (&mended, &dense)));
                 let values = self.mend((&mut block, index), &rotations, (&mended, &dense))?;
-                writer.put(part, &tensors(self.checkpoint, part, &values)?, BTreeMap::new())?;
+                rewrite.put(part, &|name, stored| replaced(&values, name, stored))?;
             }
-            restore(&mut block, config, index, writer.read(part)?);
+            restore(&mut block, config, index, rewrite.read(part)?);
             let after = self.difference((&block, index), &rotations, (&mended, &dense));
             self.through((&block, index), &rotations, &mut mended);
             let report = BlockReport { index, before: before.unwrap_or(after), after };
@@ -129,7 +130,7 @@ impl Reconstruction<'_> {
                     .next("give the same command again to go on"));
             }
         }
-        finish(self.checkpoint, writer, notes)?;
+        rewrite.finish()?;
         Ok(reports)
     }
 
@@ -207,7 +208,7 @@ impl Reconstruction<'_> {
         (block, index): (&mut Block, usize),
         rotations: &[Rotation],
         (x, y): (&[f32], &[f32]),
-    ) -> Result<super::save::Changed> {
+    ) -> Result<Changed> {
         let config = self.checkpoint.config();
         let (plan, mut parameters) = prepare_block(config, &self.settings.spec, (block, index))?;
         refresh_block(self.how, (block, &plan), &parameters)?;

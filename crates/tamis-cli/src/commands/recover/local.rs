@@ -9,9 +9,9 @@ use tamis::artifact::MANIFEST;
 use tamis::artifact::digest::sha256;
 use tamis::calibrate::{choose_windows, read_documents};
 use tamis::error::Error;
+use tamis::job::rewrite::Notes;
 use tamis::load::Checkpoint;
 use tamis::recover::local::{BlockReport, LocalSettings, Reconstruction};
-use tamis::recover::save::Notes;
 use tamis::recover::student::{Arithmetic, Checkpointing};
 
 use super::{optimiser, spec};

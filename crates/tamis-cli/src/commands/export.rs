@@ -1,0 +1,33 @@
+//! `tamis export`: a model that any program reads.
+
+use std::time::Instant;
+
+use serde_json::json;
+use tamis::artifact::{Existing, Resume};
+use tamis::job::export;
+use tamis::load::Checkpoint;
+use tamis::units::Alpha;
+
+use super::{print_json, print_text};
+use crate::args;
+use crate::terminal::{Progress, human_bytes};
+
+/// `tamis export`.
+pub(crate) fn run(args: &args::Export) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
+    let resume = if args.resume == args::Resume::Auto { Resume::Auto } else { Resume::Never };
+    let mut bar = Progress::new("export", args.shared.quiet);
+    let target = (args.output.as_path(), (resume, existing));
+    let manifest = export(&checkpoint, Alpha::new(args.alpha)?, target, &mut |done, total| {
+        bar.update(done as u64, total as u64, "parts");
+    })?;
+    bar.finish();
+    let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
+    let seconds = started.elapsed().as_secs_f64();
+    if args.shared.json {
+        return print_json(&json!({ "output": args.output, "file_bytes": bytes, "seconds": seconds }));
+    }
+    print_text(&format!("wrote {} ({}) in {seconds:.1} s\n", args.output.display(), human_bytes(bytes)))
+}
