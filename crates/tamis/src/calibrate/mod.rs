@@ -7,4 +7,4 @@ mod windows;
 
 pub use text::{Document, read_documents};
 pub use walk::{Replace, Walk};
-pub use windows::{Windows, choose_windows};
+pub use windows::{Windows, choose_apart, choose_windows};

@@ -15,13 +15,16 @@ use super::{Made, codes, gptq, metric, rtn};
 use crate::error::Result;
 use crate::model::Weight;
 
-/// The quantised linear, and the relative errors of its base and of the whole.
+/// Relative errors of the base and of the whole, where evidence tells them.
+type Errors = (Option<f64>, Option<f64>);
+
+/// The quantised linear and its errors.
 pub(super) fn linear(
     w: &Weights<'_>,
     evidence: Option<&Evidence>,
     plan: &TensorPlan,
     threads: Threads,
-) -> Result<(Made, (Option<f64>, Option<f64>))> {
+) -> Result<(Made, Errors)> {
     let base = make_base(w, evidence, plan, threads)?;
     let packed = codes::assemble((w.rows, w.cols), &plan.grid(), &base.strips)?;
     let (ortho, base_error, error) = match evidence {
