@@ -48,7 +48,8 @@ impl Estimate {
         let tokens = job.calibration.as_ref().map_or(0, |c| c.windows.tokens().len() as u64);
         let activations = if tokens == 0 { 0 } else { Walk::bytes(config, tokens) };
         let sizes = Sizes::of(job.checkpoint);
-        let bench = if plans.needs_calibration() { bench(config) } else { sizes.largest * 12 };
+        let factors = if plans.refits() { refits(config, job.threads.count()) } else { 0 };
+        let bench = if plans.needs_calibration() { bench(config) + factors } else { sizes.largest * 12 };
         // as stored by the source, as stored by us, and the latter once more on its way to disk
         let embedding = sizes.embedding + config.vocab as u64 * config.embedding_width as u64 * 4;
         let blocks = activations + sizes.block + bench;
@@ -88,6 +89,13 @@ fn bench(config: &crate::model::Config) -> u64 {
     let k = config.hidden.max(config.intermediate).max(config.heads * config.head_dim) as u64;
     let weights = (config.hidden * config.intermediate.max(config.heads * config.head_dim)) as u64;
     k * k * (8 + 4 + 2 + 3 * 8) + weights * 4 * 5
+}
+
+/// What each thread holds while it refits a strip: the Gram matrix of what is kept, its factor, and what factoring
+/// takes, in f64.
+fn refits(config: &crate::model::Config, threads: usize) -> u64 {
+    let k = config.intermediate.max(config.heads * config.head_dim) as u64;
+    threads as u64 * k * k * 3 * 8
 }
 
 struct Sizes {

@@ -14,7 +14,7 @@ use crate::artifact::digest::sha256;
 use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer};
 use crate::calibrate::{Walk, Windows};
 use crate::compress::{
-    Compressed, Evidence, Gram, Method, OrthoMode, Receipt, TensorPlan, Threads, Weights, compress_tensor,
+    Compressed, Evidence, Gram, Method, OrthoMode, Receipt, TensorPlan, Threads, Update, Weights, compress_tensor,
 };
 use crate::error::{Error, Kind, Result};
 use crate::load::Checkpoint;
@@ -292,6 +292,10 @@ impl Plans {
 
     pub(super) fn needs_calibration(&self) -> bool {
         self.by_name.values().any(TensorPlan::needs_evidence)
+    }
+
+    pub(super) fn refits(&self) -> bool {
+        self.by_name.values().any(|p| p.method == Method::Prune && p.pruning.update == Update::Refit)
     }
 
     fn check_calibration(&self, given: bool) -> Result<()> {

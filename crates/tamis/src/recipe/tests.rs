@@ -251,7 +251,6 @@ fn pruning_without_meaning_is_refused() {
         ("score = \"sparsegpt\"\nrounds = 2", "at once"),
         ("score = \"sparsegpt\"\npattern = \"2:4\"", "visits neighbours together"),
         ("kept = \"int4\"", "blocks of multiples of 16"),
-        ("kept = \"int8\"\ngroup = 48", "groups of 48"),
         ("permute = true", "sorted units are for blocks"),
         ("ortho = \"quality\"", "nothing is quantised"),
         ("sparsity = 1.0", "must lie in [0, 1)"),

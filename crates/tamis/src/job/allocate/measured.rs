@@ -13,15 +13,16 @@ use crate::model::Decoder;
 use crate::model::block::Block;
 use crate::units::Alpha;
 
-/// Shares at which a unit is measured, in mean shares.
-const AT: [f64; 2] = [0.75, 1.5];
+/// Shares at which a unit is measured, in mean shares. Nobody loses more than the larger one: what a linear costs that
+/// loses nearly all of its weights is not known from what a third of them costs, and damages do not add up there.
+const AT: [f64; 2] = [1.0, 2.0];
 
 pub(super) fn shares(pass: &mut Prepass<'_, '_, '_>) -> Result<Vec<f64>> {
     let points = AT.map(|times| (times * pass.units.level).min(MOST));
     let curves = curves(pass, points)?;
     Ok(pass.units.spread(|inner, weights| {
         let inner: Vec<Curve> = inner.iter().map(|&at| curves[at]).collect();
-        least_damage(&inner, weights, pass.units.level)
+        least_damage(&inner, weights, (pass.units.level, points[1]))
     }))
 }
 

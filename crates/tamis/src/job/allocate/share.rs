@@ -37,15 +37,15 @@ pub(super) fn level(wanted: &[f64], weights: &[f64], mean: f64) -> Vec<f64> {
     solve((-furthest, furthest), (weights, mean), shifted)
 }
 
-/// The shares of mean `mean` with the least sum of damages.
+/// The shares of mean `mean`, none above `most`, with the least sum of damages.
 //
 // min sum c_i s_i^p_i with sum w_i s_i fixed: c_i p_i s_i^(p_i - 1) = lambda w_i where no bound holds,
 // so s_i = (lambda w_i / (c_i p_i))^(1 / (p_i - 1)), which grows with lambda.
-pub(super) fn least_damage(curves: &[Curve], weights: &[f64], mean: f64) -> Vec<f64> {
+pub(super) fn least_damage(curves: &[Curve], weights: &[f64], (mean, most): (f64, f64)) -> Vec<f64> {
     let at = |log_lambda: f64| {
         let one = |(curve, w): (&Curve, &f64)| {
             let log = (log_lambda + w.ln() - (curve.c * curve.p).ln()) / (curve.p - 1.0);
-            log.exp().min(MOST)
+            log.exp().min(most)
         };
         curves.iter().zip(weights).map(one).collect()
     };

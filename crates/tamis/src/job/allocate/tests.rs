@@ -25,7 +25,7 @@ fn levelled_shares_stay_between_nothing_and_the_most() {
 
 #[test]
 fn equal_curves_lose_the_same() {
-    let shares = least_damage(&[Curve { c: 2.0, p: 2.0 }; 3], &[1.0; 3], 0.25);
+    let shares = least_damage(&[Curve { c: 2.0, p: 2.0 }; 3], &[1.0; 3], (0.25, MOST));
     assert!(shares.iter().all(|s| (s - 0.25).abs() < 1e-9), "{shares:?}");
 }
 
@@ -34,7 +34,7 @@ fn no_exchange_between_two_units_lowers_the_damage() {
     let curves = [(1.0, 2.0), (30.0, 1.5), (0.2, 3.0), (0.01, 2.0)].map(|(c, p)| Curve { c, p });
     let weights = [1.0, 2.0, 1.0, 3.0];
     let damage = |shares: &[f64]| -> f64 { curves.iter().zip(shares).map(|(k, s)| k.c * s.powf(k.p)).sum() };
-    let best = least_damage(&curves, &weights, 0.4);
+    let best = least_damage(&curves, &weights, (0.4, MOST));
     assert!((mean(&best, &weights) - 0.4).abs() < 1e-9, "{best:?}");
     for from in 0..4 {
         for to in 0..4 {
@@ -45,6 +45,13 @@ fn no_exchange_between_two_units_lowers_the_damage() {
             assert!(!allowed || damage(&other) >= damage(&best), "{from} to {to}");
         }
     }
+}
+
+#[test]
+fn nobody_loses_more_than_the_most() {
+    let curves = [Curve { c: 1e-6, p: 2.0 }, Curve { c: 1.0, p: 2.0 }];
+    let shares = least_damage(&curves, &[1.0; 2], (0.3, 0.5));
+    assert!((shares[0] - 0.5).abs() < 1e-9 && (shares[1] - 0.1).abs() < 1e-9, "{shares:?}");
 }
 
 #[test]
