@@ -14,7 +14,8 @@ use crate::artifact::digest::sha256;
 use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer};
 use crate::calibrate::{Walk, Windows};
 use crate::compress::{
-    Compressed, Evidence, Gram, Method, OrthoMode, Receipt, TensorPlan, Threads, Update, Weights, compress_tensor,
+    Compressed, Evidence, Gram, Method, OrthoMode, Receipt, TensorPlan, Threads, Update, Weights,
+    compress_tensor,
 };
 use crate::error::{Error, Kind, Result};
 use crate::load::Checkpoint;
