@@ -131,6 +131,9 @@ pub(crate) struct Compress {
     /// Share of the weights to keep: the same, said the other way round
     #[arg(long, value_name = "SHARE", conflicts_with = "sparsity")]
     pub(crate) density: Option<f64>,
+    /// How zeros are spread over the layers: uniform, owl, slope or measured [default: the recipe's]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) allocation: Option<String>,
     /// How kept weights are stored: bf16, int8, or, for blocks, int4 [default: the recipe's]
     #[arg(long, value_name = "TYPE")]
     pub(crate) kept: Option<String>,

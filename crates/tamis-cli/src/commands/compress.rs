@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use serde_json::json;
 use tamis::artifact::{Existing, Resume};
-use tamis::calibrate::{choose_windows, read_documents};
+use tamis::calibrate::{choose_apart, read_documents};
 use tamis::compress::Threads;
 use tamis::error::Error;
-use tamis::job::{Calibration, Estimate, Job, Outcome, Step};
+use tamis::job::{Calibration, Estimate, Job, Outcome, Share, Step};
 use tamis::load::{AddSpecial, Checkpoint};
-use tamis::recipe::{EndBits, Pattern, Recipe};
+use tamis::recipe::{self, EndBits, Pattern, Recipe};
 use tamis::units::Sparsity;
 
 use super::{print_json, print_text};
@@ -75,6 +75,9 @@ fn recipe(args: &args::Compress) -> Result<Recipe, Error> {
     if let Some(kept) = &args.kept {
         recipe.store_kept_as(kept.parse()?)?;
     }
+    if let Some(over) = &args.allocation {
+        recipe.allocate(over.parse()?)?;
+    }
     args.skip.iter().try_for_each(|pattern| recipe.skip(Pattern::new(pattern)?))?;
     Ok(recipe)
 }
@@ -115,22 +118,26 @@ fn calibrate(
     file: &Path,
 ) -> anyhow::Result<Calibration> {
     let defaults = recipe.calibration;
-    let samples = args.samples.unwrap_or(defaults.samples);
-    let length = args.length.unwrap_or(defaults.length.min(checkpoint.config().context));
-    let seed = args.seed.unwrap_or(defaults.seed);
-    Ok(calibration(checkpoint, &read_documents(file)?, (samples, length), seed)
-        .map_err(|e| e.or_file(file))?)
+    let choice = recipe::Calibration {
+        samples: args.samples.unwrap_or(defaults.samples),
+        length: args.length.unwrap_or(defaults.length.min(checkpoint.config().context)),
+        seed: args.seed.unwrap_or(defaults.seed),
+    };
+    let held_out = recipe.allocation.windows();
+    Ok(calibration(checkpoint, &read_documents(file)?, choice, held_out).map_err(|e| e.or_file(file))?)
 }
 
-/// Tokenises `documents` one after the other, separated by the model's separator token, and chooses windows.
+/// Tokenises `documents` one after the other, separated by the model's separator token, and chooses
+/// windows, and `held_out` others.
 pub(crate) fn calibration(
     checkpoint: &Checkpoint,
     documents: &[String],
-    (samples, length): (usize, usize),
-    seed: u64,
+    recipe::Calibration { samples, length, seed }: recipe::Calibration,
+    held_out: usize,
 ) -> Result<Calibration, Error> {
     let stream = token_stream(checkpoint, documents)?;
-    Ok(Calibration { windows: choose_windows(&stream, samples, length, seed)?, seed })
+    let (windows, others) = choose_apart(&stream, (samples, held_out), length, seed)?;
+    Ok(Calibration { windows, held_out: (held_out > 0).then_some(others), seed })
 }
 
 /// The tokens of all documents, with the separator that the model knows.
@@ -162,6 +169,7 @@ fn estimate_table(estimate: &Estimate) -> String {
         ("one block", estimate.block),
         ("largest linear on the bench", estimate.bench),
         ("embedding, at the start", estimate.embedding),
+        ("allocation, before the first block", estimate.allocation),
         ("program", estimate.program),
         ("peak", estimate.peak),
         ("disk", estimate.disk),
@@ -173,6 +181,16 @@ fn estimate_table(estimate: &Estimate) -> String {
 /// An error that was measured, or a dash.
 fn share(error: Option<f64>) -> String {
     error.map_or("-".into(), |e| format!("{e:.5}"))
+}
+
+/// What every unit loses, where they differ.
+fn shares_table(shares: &[Share]) -> String {
+    if shares.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["allocation", "zeros"]);
+    shares.iter().for_each(|s| table.row(vec![s.unit.clone(), format!("{:.1} %", 100.0 * s.share)]));
+    table.to_string()
 }
 
 fn summary(outcome: &Outcome, estimate: &Estimate, started: Instant, output: &Path) -> String {
@@ -202,7 +220,7 @@ fn summary(outcome: &Outcome, estimate: &Estimate, started: Instant, output: &Pa
             group.fallbacks.to_string(),
         ]);
     }
-    let mut text = table.to_string();
+    let mut text = table.to_string() + &shares_table(&outcome.shares);
     for (name, reason) in outcome.fallbacks() {
         text += &format!("fallback to round-to-nearest: {name}: {reason}\n");
     }

@@ -9,7 +9,7 @@ use tamis::evaluate::{Evaluation, Protocol, Report, Windows};
 use tamis::job::Job;
 use tamis::load::{AddSpecial, Checkpoint, SpecialText};
 use tamis::model::LanguageModel;
-use tamis::recipe::{EndBits, Recipe};
+use tamis::recipe::{Calibration, EndBits, Recipe};
 use tamis::run::{Event, Options, Sampler, Session};
 use tamis::units::Alpha;
 
@@ -100,10 +100,11 @@ fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Pa
     let checkpoint = Checkpoint::open(spec)?;
     let length = LENGTH.min(checkpoint.config().context);
     let ops = kernels(args.shared.threads, Mode::CALIBRATION)?.ops;
+    let choice = Calibration { samples: SAMPLES, length, seed: 0 };
     let job = Job {
         checkpoint: &checkpoint,
         recipe: &recipe,
-        calibration: Some(calibration(&checkpoint, &[text.to_owned()], (SAMPLES, length), 0)?),
+        calibration: Some(calibration(&checkpoint, &[text.to_owned()], choice, 0)?),
         ops: &*ops,
         threads: Threads::new(threads(args.shared.threads)),
         output,

@@ -8,4 +8,4 @@ mod windows;
 pub use text::{Document, read_documents};
 pub use walk::{Replace, Walk};
 pub(crate) use windows::below;
-pub use windows::{Windows, choose_windows};
+pub use windows::{Windows, choose_apart, choose_windows};

@@ -33,7 +33,7 @@ const ROWS: usize = 2048;
 const ASKED: usize = 8;
 
 /// All calibration windows, standing before some block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Walk<'a> {
     frame: Frame<'a>,
     x: Vec<f32>,      // [windows * length, hidden]
@@ -41,7 +41,7 @@ pub struct Walk<'a> {
 }
 
 /// What is the same for every batch of windows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Frame<'a> {
     ops: &'a dyn Ops,
     config: &'a Config,
@@ -117,6 +117,11 @@ impl<'a> Walk<'a> {
         }
         let rotations = Rotation::all(config, &positions);
         Ok(Self { frame: Frame { ops, config, alpha, length, together, rotations }, x, carry: Vec::new() })
+    }
+
+    /// The residual stream where the windows stand, `[windows * length, hidden]`.
+    pub fn stream(&self) -> &[f32] {
+        &self.x
     }
 
     /// Bytes that a walk over `tokens` tokens keeps, and those of one batch in flight.

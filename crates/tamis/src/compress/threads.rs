@@ -22,6 +22,11 @@ impl Threads {
         Self(count)
     }
 
+    /// Their number.
+    pub fn count(self) -> usize {
+        self.0.get()
+    }
+
     /// `[f(0), f(1), ..., f(tasks - 1)]`.
     //
     // No task runs on the calling thread. faer's AVX-512 products return with the upper

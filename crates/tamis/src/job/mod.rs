@@ -3,14 +3,17 @@
 //! killed replays them and goes on to the same bytes. `rewrite.rs` writes a model again with some tensors
 //! changed, as `merge.rs` and `export.rs` do.
 
+mod allocate;
 mod estimate;
 mod export;
 pub mod merge;
 mod outcome;
 mod parts;
+mod permute;
 pub mod rewrite;
 mod run;
 
+pub use allocate::Share;
 pub use estimate::Estimate;
 pub use export::export;
 pub use merge::{Losses, Merge};

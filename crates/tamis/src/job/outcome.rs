@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::allocate::Share;
 use crate::artifact::Manifest;
 use crate::compress::{Fallback, Receipt};
 use crate::error::{Error, Result};
@@ -13,6 +14,8 @@ use crate::error::{Error, Result};
 pub struct Outcome {
     /// Parts taken over from an earlier, interrupted run.
     pub resumed_parts: usize,
+    /// How the zeros were spread; empty where every layer lost the same.
+    pub shares: Vec<Share>,
     /// All receipts by name of the linear.
     pub receipts: BTreeMap<String, Receipt>,
     /// Bytes of all files.
@@ -43,8 +46,8 @@ pub struct Group {
 }
 
 impl Outcome {
-    pub(super) fn new(resumed_parts: usize) -> Self {
-        Self { resumed_parts, receipts: BTreeMap::new(), file_bytes: 0 }
+    pub(super) fn new(resumed_parts: usize, shares: Vec<Share>) -> Self {
+        Self { resumed_parts, shares, receipts: BTreeMap::new(), file_bytes: 0 }
     }
 
     pub(super) fn extend(&mut self, receipts: Vec<(String, Receipt)>) {

@@ -4,7 +4,7 @@
 
 use tamis_kernels::pack::PackedMatrix;
 
-use crate::artifact::Stored;
+use crate::artifact::{Stored, Vector};
 use crate::compress::{ClipSearch, Method, TensorPlan, Threads, Weights, compress_tensor};
 use crate::error::{Error, Result};
 use crate::load::Checkpoint;
@@ -47,13 +47,16 @@ pub(super) fn block_tensors(checkpoint: &Checkpoint, index: usize, mut block: Bl
     let mut tensors = Tensors::new();
     for role in Role::ALL {
         if let Some(linear) = block.linear_mut(role) {
-            let name = format!("{}.weight", role.name(config, index));
-            tensors.push((name, Stored::Matrix(linear.weight.clone())));
+            let name = role.name(config, index);
+            tensors.push((format!("{name}.weight"), Stored::Matrix(linear.weight.clone())));
+            // The block's own: its rows may have been sorted.
+            tensors.extend(linear.bias.take().map(|bias| (format!("{name}.bias"), bias.into())));
         }
     }
     let prefix = format!("{}.{index}.", config.architecture.family().names.block);
     for (name, info) in checkpoint.tensors().tensors() {
-        if name.starts_with(&prefix) && info.shape.len() == 1 {
+        let known = tensors.iter().any(|(known, _)| known == name);
+        if name.starts_with(&prefix) && info.shape.len() == 1 && !known {
             tensors.push((name.clone(), checkpoint.tensors().vector(name)?.into()));
         }
     }
@@ -63,9 +66,11 @@ pub(super) fn block_tensors(checkpoint: &Checkpoint, index: usize, mut block: Bl
 /// Puts the stored linears of a block back in place.
 pub(super) fn restore(block: &mut Block, config: &Config, index: usize, tensors: Tensors) -> Result<()> {
     for (name, stored) in tensors {
-        let role = Role::ALL.into_iter().find(|r| format!("{}.weight", r.name(config, index)) == name);
+        let stem = name.strip_suffix(".weight").or(name.strip_suffix(".bias"));
+        let role = Role::ALL.into_iter().find(|r| stem == Some(&*r.name(config, index)));
         match (role.and_then(|role| block.linear_mut(role)), stored) {
             (Some(linear), Stored::Matrix(weight)) => linear.weight = weight,
+            (Some(linear), Stored::Vector(Vector::F32(bias))) => linear.bias = Some(bias),
             (None, Stored::Vector(_)) => {}
             _ => return Err(Error::bad_data("a finished block holds an unexpected tensor").tensor(name)),
         }

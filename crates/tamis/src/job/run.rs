@@ -6,12 +6,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::allocate::{Share, allocate};
 use super::outcome::Outcome;
 use super::parts::{block_tensors, head_tensors, restore, stem_tensors};
+use super::permute;
+use crate::artifact::digest::sha256;
 use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer};
 use crate::calibrate::{Walk, Windows};
 use crate::compress::{
-    Compressed, Evidence, Gram, Method, OrthoMode, Receipt, TensorPlan, Threads, Weights, compress_tensor,
+    Compressed, Evidence, Gram, Method, OrthoMode, Receipt, TensorPlan, Threads, Update, Weights,
+    compress_tensor,
 };
 use crate::error::{Error, Kind, Result};
 use crate::load::Checkpoint;
@@ -27,8 +31,18 @@ use crate::units::Alpha;
 pub struct Calibration {
     /// The windows.
     pub windows: Windows,
+    /// Windows that are none of these, where the recipe's allocation judges on some.
+    pub held_out: Option<Windows>,
     /// Seed that chose them.
     pub seed: u64,
+}
+
+impl Calibration {
+    /// One hash of all windows.
+    fn digest(&self) -> String {
+        let own = self.windows.digest();
+        self.held_out.as_ref().map_or(own.clone(), |other| sha256((own + &other.digest()).as_bytes()))
+    }
 }
 
 /// Everything a run needs.
@@ -71,11 +85,12 @@ impl Job<'_> {
     /// Carries out the run. Errors: [`Kind::Stopped`] when the watcher asked for it; those of
     /// loading, compressing and writing.
     pub fn run(&self, watch: &mut Watch<'_>) -> Result<Outcome> {
-        let plans = Plans::resolve(self.checkpoint, self.recipe)?;
+        let mut plans = Plans::resolve(self.checkpoint, self.recipe)?;
         plans.check_calibration(self.calibration.is_some())?;
         let mut writer = Writer::create_or_resume(self.output, &self.identity()?, self.policy)?;
         let resumed = writer.finished().len();
-        let mut outcome = Outcome::new(resumed);
+        let shares = allocate(self, &mut plans, watch)?;
+        let mut outcome = Outcome::new(resumed, shares);
         let stem = self.stem(&mut writer)?;
         let walk = self.calibration.as_ref().map(|calibration| {
             let config = self.checkpoint.config();
@@ -111,13 +126,13 @@ impl Job<'_> {
                 BTreeMap::new(),
             )?;
         }
-        let manifest = writer.finish(self.extras()?)?;
+        let manifest = writer.finish(self.extras(&outcome.shares)?)?;
         outcome.finish(&manifest)?;
         Ok(outcome)
     }
 
     fn identity(&self) -> Result<Identity> {
-        let calibration = self.calibration.as_ref().map(|c| c.windows.digest());
+        let calibration = self.calibration.as_ref().map(Calibration::digest);
         Ok(Identity::new(self.recipe.hash(), self.checkpoint.fingerprint()?, calibration))
     }
 
@@ -151,9 +166,12 @@ impl Job<'_> {
         let mut receipts = Vec::new();
         let mut replace = |roles: &[Role], gram: Option<&Gram>, block: &mut Block| {
             let mut shared: Vec<Evidence> = Vec::new();
+            if let Some(gram) = gram {
+                permute::sort(block, (config, index), plans, (roles, gram))?;
+            }
             for &role in roles {
                 let name = role.name(config, index);
-                let plan = &plans.by_name[&name];
+                let plan = plans.plan(&name);
                 let evidence = gram.map(|gram| prepared(&mut shared, gram, plan));
                 let compressed = self.linear(block, role, evidence, plan).map_err(|e| e.tensor(&name))?;
                 receipts.push((name, compressed.receipt.clone()));
@@ -188,11 +206,16 @@ impl Job<'_> {
         compress_tensor(&weights, evidence, plan, self.threads)
     }
 
-    fn extras(&self) -> Result<Finish> {
+    fn extras(&self, shares: &[Share]) -> Result<Finish> {
+        let mut recipe = self.recipe.to_json();
+        if !shares.is_empty() {
+            let named = shares.iter().map(|s| (s.unit.clone(), s.share.into()));
+            recipe["allocation"]["shares"] = Value::Object(named.collect());
+        }
         Ok(Finish {
             config: self.checkpoint.hf_config()?,
             files: self.checkpoint.text_files()?,
-            recipe: self.recipe.to_json(),
+            recipe,
             seed: self.calibration.as_ref().map_or(0, |c| c.seed),
             run: Value::Null,
         })
@@ -209,7 +232,7 @@ fn durable(receipt: &Receipt) -> Result<Value> {
     Ok(value)
 }
 
-fn prepared<'e>(shared: &'e mut Vec<Evidence>, gram: &Gram, plan: &TensorPlan) -> &'e Evidence {
+pub(super) fn prepared<'e>(shared: &'e mut Vec<Evidence>, gram: &Gram, plan: &TensorPlan) -> &'e Evidence {
     let wanted = (plan.damping, plan.order);
     let at = shared.iter().position(|e| (e.damping(), e.order()) == wanted).unwrap_or_else(|| {
         shared.push(Evidence::prepare(gram, plan.damping, plan.order));
@@ -222,10 +245,14 @@ fn present(block: &Block) -> Vec<Role> {
     Role::ALL.into_iter().filter(|role| block.linear(*role).is_some()).collect()
 }
 
+/// The linears that every block of a model has.
+pub(super) fn linear_roles(config: &Config) -> Vec<Role> {
+    Role::ALL.into_iter().filter(|r| *r != Role::Gate || config.activation.gated()).collect()
+}
+
 /// Names of all linears that a recipe speaks about.
 pub(super) fn linear_names(config: &Config) -> Vec<String> {
-    let roles = Role::ALL.into_iter().filter(|r| *r != Role::Gate || config.activation.gated());
-    let roles: Vec<Role> = roles.collect();
+    let roles = linear_roles(config);
     (0..config.layers.len()).flat_map(|i| roles.iter().map(move |r| r.name(config, i))).collect()
 }
 
@@ -238,6 +265,16 @@ impl Plans {
     pub(super) fn resolve(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Self> {
         let names = linear_names(checkpoint.config());
         Ok(Self { by_name: recipe.resolve(&names)?.into_iter().collect() })
+    }
+
+    /// The plan of a linear, which must be one of the model's.
+    pub(super) fn plan(&self, name: &str) -> &TensorPlan {
+        &self.by_name[name]
+    }
+
+    /// The same, to be changed.
+    pub(super) fn plan_mut(&mut self, name: &str) -> &mut TensorPlan {
+        self.by_name.get_mut(name).expect("only linears of the model are asked for")
     }
 
     /// Bytes of all tensors of the finished model: codes, scales, ortho, and the rest at 2 bytes.
@@ -256,6 +293,10 @@ impl Plans {
 
     pub(super) fn needs_calibration(&self) -> bool {
         self.by_name.values().any(TensorPlan::needs_evidence)
+    }
+
+    pub(super) fn refits(&self) -> bool {
+        self.by_name.values().any(|p| p.method == Method::Prune && p.pruning.update == Update::Refit)
     }
 
     fn check_calibration(&self, given: bool) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Changes to a recipe that the command line may ask for. A change that a recipe has no use for is an error.
 
-use super::{Changes, Override, Pattern, Recipe};
+use super::{Changes, Over, Override, Pattern, Recipe};
 use crate::compress::{Kept, Method, Pruning};
 use crate::error::{Error, Result};
 use crate::units::Sparsity;
@@ -15,6 +15,13 @@ impl Recipe {
     /// Stores kept weights as this, where no override says otherwise.
     pub fn store_kept_as(&mut self, kept: Kept) -> Result<()> {
         self.pruning()?.kept = kept;
+        self.check_plans()
+    }
+
+    /// Spreads the zeros over the layers like this.
+    pub fn allocate(&mut self, over: Over) -> Result<()> {
+        self.pruning()?;
+        self.allocation.over = over;
         self.check_plans()
     }
 

@@ -16,6 +16,9 @@
 //! method = "gptq"
 //! bits = 4
 //!
+//! [allocation]                   # how the zeros of pruning are spread over the layers
+//! over = "measured"
+//!
 //! [[override]]                   # later ones win; each must match at least one linear
 //! match = "model.layers.*.mlp.down_proj"
 //! bits = 8
@@ -23,6 +26,7 @@
 //!
 //! Knows no tensor and no file but the recipe itself.
 
+mod allocation;
 mod change;
 mod embedded;
 mod parse;
@@ -36,6 +40,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use allocation::{Allocation, Over, Unit};
 pub use embedded::Summary;
 pub use parse::Format;
 pub use pattern::Pattern;
@@ -70,6 +75,8 @@ pub struct Recipe {
     pub head: EndBits,
     /// Calibration text.
     pub calibration: Calibration,
+    /// How zeros are spread.
+    pub allocation: Allocation,
     #[serde(skip)]
     source: Source,
 }
@@ -130,6 +137,8 @@ pub struct Changes {
     pub rounds: Option<NonZeroUsize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub least: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permute: Option<bool>,
 }
 
 impl Changes {
@@ -160,6 +169,7 @@ impl Changes {
             update: self.update.unwrap_or(plan.update),
             rounds: self.rounds.unwrap_or(plan.rounds),
             least: self.least.unwrap_or(plan.least),
+            permute: self.permute.unwrap_or(plan.permute),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Calibration, Changes, EndBits, MAX_BYTES, Override, Pattern, Recipe, Source};
+use super::{Allocation, Calibration, Changes, EndBits, MAX_BYTES, Override, Pattern, Recipe, Source};
 use crate::compress::{
     ActivationOrder, ClipSearch, Criterion, Kept, Method, OnSingular, OrthoMode, Pattern as Pruned, Symmetry,
     TensorPlan, Update,
@@ -56,6 +56,8 @@ struct Raw {
     on_singular: Option<OnSingular>,
     #[serde(default)]
     calibration: Calibration,
+    #[serde(default)]
+    allocation: Allocation,
 }
 
 /// `[default]` and `[[override]]` share their keys, so that a misplaced `match` gets a
@@ -80,12 +82,13 @@ struct Section {
     update: Option<Update>,
     rounds: Option<NonZeroUsize>,
     least: Option<usize>,
+    permute: Option<bool>,
 }
 
 impl Section {
     fn changes(&self) -> Changes {
         let &Self { method, bits, group, symmetry, clip, order, damping, ortho, density, .. } = self;
-        let &Self { score, pattern, sparsity, kept, update, rounds, least, .. } = self;
+        let &Self { score, pattern, sparsity, kept, update, rounds, least, permute, .. } = self;
         Changes {
             method,
             bits,
@@ -103,6 +106,7 @@ impl Section {
             update,
             rounds,
             least,
+            permute,
         }
     }
 }
@@ -152,6 +156,7 @@ fn check(raw: Raw, source: Source) -> Result<Recipe> {
         embedding: raw.embedding,
         head: raw.head,
         calibration: raw.calibration,
+        allocation: raw.allocation,
         source,
     };
     recipe.check_plans()?;

@@ -3,7 +3,7 @@
 
 use super::parse::nearest;
 use super::{Override, Recipe};
-use crate::compress::TensorPlan;
+use crate::compress::{Method, TensorPlan};
 use crate::error::{Error, Kind, Result};
 
 impl Recipe {
@@ -34,6 +34,8 @@ impl Recipe {
 
     /// Plans that have no meaning on their own, whatever the model.
     pub(super) fn check_plans(&self) -> Result<()> {
+        let problem = self.allocation.check().and_then(|()| self.check_allocation());
+        problem.map_err(|e| Error::new(Kind::Recipe, e.problem()).or_file(&self.source.origin))?;
         let alone = self.overrides.iter().map(|o| (Some(o), o.changes.apply(self.default.clone())));
         for (change, plan) in std::iter::once((None, self.default.clone())).chain(alone) {
             plan.check().map_err(|e| {
@@ -42,6 +44,23 @@ impl Recipe {
             })?;
         }
         Ok(())
+    }
+
+    fn check_allocation(&self) -> Result<()> {
+        let own = self.default.pruning.pattern.sparsity().is_some();
+        if !self.allocation.is_level() && (self.default.method != Method::Prune || own) {
+            return Err(Error::usage(
+                "allocation needs pruning with a share of zeros that is free to choose",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether allocation may choose the share of a linear: no override says it, nor does its pattern.
+    pub(crate) fn governs(&self, name: &str, plan: &TensorPlan) -> bool {
+        let says = |o: &Override| o.changes.sparsity.is_some() && o.pattern.matches(stem(name));
+        let free = plan.method == Method::Prune && plan.pruning.pattern.sparsity().is_none();
+        free && !self.overrides.iter().any(says)
     }
 
     fn unmatched<S: AsRef<str>>(&self, change: &Override, names: &[S]) -> Error {

@@ -251,6 +251,7 @@ fn pruning_without_meaning_is_refused() {
         ("score = \"sparsegpt\"\nrounds = 2", "at once"),
         ("score = \"sparsegpt\"\npattern = \"2:4\"", "visits neighbours together"),
         ("kept = \"int4\"", "blocks of multiples of 16"),
+        ("permute = true", "sorted units are for blocks"),
         ("ortho = \"quality\"", "nothing is quantised"),
         ("sparsity = 1.0", "must lie in [0, 1)"),
         ("rounds = 0", ""),
@@ -259,4 +260,35 @@ fn pruning_without_meaning_is_refused() {
         let error = toml(&format!("name = \"a\"\n[default]\nmethod = \"prune\"\n{line}\n")).unwrap_err();
         assert!(error.to_string().contains(part), "{line}: {error}");
     }
+}
+
+#[test]
+fn an_allocation_is_read_checked_and_part_of_the_hash() {
+    let of =
+        |lines: &str| toml(&format!("name = \"a\"\n[default]\nmethod = \"prune\"\n[allocation]\n{lines}\n"));
+    let level = of("").unwrap();
+    assert!(level.allocation.is_level() && level.allocation.windows() == 0);
+    let owl = of("over = \"owl\"\noutlier = 7\nends = [3, 2]").unwrap();
+    assert_eq!((owl.allocation.over, owl.allocation.outlier, owl.allocation.lambda), (Over::Owl, 7.0, 0.08));
+    assert_ne!(owl.hash(), level.hash());
+    assert!(of("over = \"measured\"").unwrap().allocation.windows() > 0);
+    let wrong = [
+        ("over = \"owls\"", "did you mean `owl`?"),
+        ("lamda = 0.1", "did you mean `lambda`?"),
+        ("lambda = 1.0", "lambda must lie"),
+        ("outlier = 0", "outlier"),
+        ("candidates = []", "candidates"),
+        ("candidates = [2.0]", "candidates"),
+        ("over = \"owl\"\nper = \"linear\"", "only measured"),
+        ("trial = 0", "at least one window"),
+        ("ends = [-1, 0]", ""),
+    ];
+    for (lines, part) in wrong {
+        let error = of(lines).unwrap_err();
+        assert!(error.to_string().contains(part), "{lines}: {error}");
+    }
+    let mut fixed = Recipe::named("2of4").unwrap();
+    assert!(fixed.allocate(Over::Owl).unwrap_err().to_string().contains("free to choose"));
+    assert!(Recipe::named("int4").unwrap().allocate(Over::Owl).is_err());
+    assert!(Recipe::named("wanda50").unwrap().allocate(Over::Owl).is_ok());
 }

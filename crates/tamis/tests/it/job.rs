@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tamis::artifact::{Existing, ORTHO, Resume, verify};
-use tamis::calibrate::{choose_windows, read_documents};
+use tamis::calibrate::{choose_apart, read_documents};
 use tamis::compress::Threads;
 use tamis::error::Kind;
 use tamis::evaluate::{Evaluation, Protocol, Report, Specials};
@@ -73,11 +73,16 @@ impl Bench {
     ) -> tamis::Result<Outcome> {
         let ops = cpu(threads, Precision::Bf16);
         let (samples, length) = self.calibration;
-        let windows = choose_windows(&self.stream, samples, length, seed).unwrap();
+        let held_out = recipe.allocation.windows();
+        let (windows, held_out) = choose_apart(&self.stream, (samples, held_out), length, seed).unwrap();
         let job = Job {
             checkpoint: &self.checkpoint,
             recipe,
-            calibration: Some(Calibration { windows, seed }),
+            calibration: Some(Calibration {
+                windows,
+                held_out: Some(held_out).filter(|w| w.count() > 0),
+                seed,
+            }),
             ops: &*ops,
             threads: Threads::new(NonZeroUsize::new(threads).unwrap()),
             output,

@@ -1,5 +1,6 @@
 //! Integration tests of the library, one binary.
 
+mod allocation;
 mod artifact_hostile;
 mod artifact_kill;
 mod calibration;

@@ -6,6 +6,7 @@
 //! linear.rs     choose, update, store
 //! score.rs      what a weight, or a block of weights, is worth
 //! pattern.rs    which of them a pattern may drop, given what they are worth -> Mask
+//! permute.rs    free orders of units, so that weak ones share blocks
 //! sparsegpt.rs  both at once, inside the column sweep, with compensation
 //! refit.rs      the best values for the blocks that were kept
 //! ```
@@ -15,6 +16,7 @@
 mod linear;
 pub mod mask;
 pub mod pattern;
+pub mod permute;
 pub mod plan;
 pub mod refit;
 pub mod score;

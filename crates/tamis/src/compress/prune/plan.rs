@@ -108,6 +108,9 @@ pub struct Pruning {
     pub rounds: NonZeroUsize,
     /// Blocks that every strip of rows and of columns keeps at least.
     pub least: usize,
+    /// Whether units inside the MLP and channels of values are sorted first, so that weak ones share
+    /// blocks. What the model computes stays the same.
+    pub permute: bool,
 }
 
 impl Default for Pruning {
@@ -121,6 +124,7 @@ impl Default for Pruning {
             update: Update::None,
             rounds: NonZeroUsize::MIN,
             least: 1,
+            permute: false,
         }
     }
 }
@@ -146,6 +150,12 @@ impl Pruning {
                 format!("a score that does not fit the pattern \"{}\"", self.pattern),
                 "blocks take \"mean-magnitude\", \"diagonal\" or \"brain-surgeon\"; other patterns take \
                  \"magnitude\", \"wanda\", \"ria\" or \"sparsegpt\"",
+            );
+        }
+        if self.permute && !blocks {
+            return refuse(
+                "sorted units are for blocks: other patterns lose nothing by the order".into(),
+                "leave permute out",
             );
         }
         if let (Some(own), Some(asked)) = (self.pattern.sparsity(), self.sparsity)

@@ -45,6 +45,11 @@ pub fn norms(evidence: &Evidence) -> Vec<f32> {
     evidence.diagonal().into_iter().map(norm).collect()
 }
 
+/// Norms of the inputs from the diagonal of an undamped Gram matrix.
+pub fn root(diagonal: &[f64]) -> Vec<f32> {
+    diagonal.iter().map(|h| h.max(0.0).sqrt() as f32).collect()
+}
+
 /// The score of every weight, `[rows, cols]`; `norms` are those of the inputs.
 pub fn of_weights(score: Score, w: &Weights<'_>, norms: &[f32]) -> Vec<f32> {
     let magnitudes = w.data.iter().map(|w| w.abs());
