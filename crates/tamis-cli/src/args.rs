@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tamis::ops::CacheType;
 
-/// Make language models small, prove what was lost, and run them.
+/// Make language models small, mend them, prove what was lost, and run them.
 #[derive(Debug, Parser)]
 #[command(name = "tamis", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Tamis {
@@ -20,7 +20,7 @@ again to resume), 78 recipe invalid.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Quantise a model and sieve out an ortho stream
+    /// Quantise a model and sieve out an ortho stream, or prune it
     Compress(Compress),
     /// Train what compression has lost back, and keep every zero
     Recover(Box<Recover>),

@@ -399,6 +399,9 @@ fn what_it_prints_without_a_model() {
     insta::assert_snapshot!("help", text(&["--help"]));
     insta::assert_snapshot!("compress_help", text(&["compress", "--help"]));
     insta::assert_snapshot!("generate_help", text(&["generate", "--help"]));
+    insta::assert_snapshot!("recover_help", text(&["recover", "--help"]));
+    insta::assert_snapshot!("pretrain_help", text(&["pretrain", "--help"]));
+    insta::assert_snapshot!("export_help", text(&["export", "--help"]));
     insta::assert_snapshot!("merge_help", text(&["merge", "--help"]));
     insta::assert_snapshot!("bench_help", text(&["bench", "--help"]));
     insta::assert_snapshot!("recipe_list", text(&["recipe", "list"]));

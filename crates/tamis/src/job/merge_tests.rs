@@ -74,7 +74,7 @@ fn merge(checkpoint: &Checkpoint, adapter: &Adapter, losses: Losses, output: &Pa
     let merge = Merge { checkpoint, adapter, losses, ops: &Reference, output, policy };
     let mut seen = Vec::new();
     merge.run(&mut |done, total| seen.push((done, total)))?;
-    assert_eq!(seen, [(1, 2), (2, 2)]);
+    assert_eq!(seen, [(1, 4), (2, 4), (3, 4), (4, 4)], "embedding, two blocks, head");
     verify(output).unwrap();
     Ok(open(output))
 }

@@ -7,6 +7,8 @@ pub mod backward;
 mod cpu;
 mod reference;
 
+use std::sync::{Mutex, PoisonError};
+
 pub use backward::Backward;
 pub use cpu::Cpu;
 pub use reference::Reference;
@@ -16,6 +18,26 @@ pub use tamis_kernels::{Isa, default_threads};
 use crate::model::config::{Activation, Norm};
 use crate::model::{Linear, NormWeights, Weight};
 use crate::units::Alpha;
+
+/// Calls `task(i, piece)` for each piece of `size` values, on any thread.
+pub fn each_piece<T: Send>(
+    ops: &dyn Ops,
+    values: &mut [T],
+    size: usize,
+    task: &(dyn Fn(usize, &mut [T]) + Sync),
+) {
+    each_part(ops, values.chunks_mut(size).collect(), task);
+}
+
+/// The same for pieces of any sizes.
+pub fn each_part<T: Send>(ops: &dyn Ops, parts: Vec<&mut [T]>, task: &(dyn Fn(usize, &mut [T]) + Sync)) {
+    // Every piece is locked once; the locks are there for the borrow checker.
+    let parts: Vec<Mutex<&mut [T]>> = parts.into_iter().map(Mutex::new).collect();
+    ops.each(parts.len(), &|i| {
+        let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
+        task(i, &mut part);
+    });
+}
 
 /// How the activations that a linear layer sees are rounded; sums are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -4,7 +4,7 @@
 use super::gradient::Pass;
 use super::parameters::Parameters;
 use super::plan::Plan;
-use crate::model::{Decoder, Linear, Weight};
+use crate::model::{Decoder, Linear};
 use crate::ops::Backward;
 use crate::ops::backward::{DivergenceWeight, Normed, Teacher};
 use crate::units::Alpha;
@@ -168,18 +168,6 @@ pub fn embedding_back(pass: Pass<'_>, (tokens, dx): (&[u32], &[f32]), grads: &mu
         let row = &mut grads[*token as usize * width..][..width];
         row.iter_mut().zip(dx).for_each(|(row, dx)| *row += dx * pass.config.embedding_scale);
     }
-}
-
-/// A weight with other values, for running: bf16 where products round to that anyway.
-pub(super) fn dense(shape: (usize, usize), values: Vec<f32>, exact: bool) -> Weight {
-    use half::bf16;
-    use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData};
-    const SHAPE: &str = "a parameter has the shape of its layer";
-    if exact {
-        return Weight::F32(DenseF32::new(shape.0, shape.1, values).expect(SHAPE));
-    }
-    let half = values.iter().map(|v| bf16::from_f32(*v)).collect();
-    Weight::Half(DenseHalf::new(shape.0, shape.1, HalfData::Bf16(half)).expect(SHAPE))
 }
 
 /// The cross-entropy of every row of the last residual stream with its target.

@@ -100,10 +100,10 @@ impl Pass<'_> {
         match &at.plan.weight {
             Trained::Frozen | Trained::LowRank(_) => {}
             Trained::Dense(id) => self.ops.weight_gradient((dy, n), (x, k), to.grads(*id)),
-            Trained::Kept(id, kept) => kept.gather_add(&dense(), to.grads(*id)),
+            Trained::Kept(id, kept) => kept.gather_add(self.ops, &dense(), to.grads(*id)),
             Trained::Masked(pair, kept, _) => {
                 let (all, mut masked) = (dense(), vec![0.0; n * k]);
-                kept.scatter(&kept.gather(&all), |at, dw| masked[at] = dw);
+                kept.scatter(self.ops, (&kept.gather(self.ops, &all), &mut masked), &|_, dw| dw);
                 self.pair_of_product(*pair, to, (&masked, n, k));
             }
         }

@@ -10,7 +10,7 @@ use super::parameters::{Id, Parameters};
 use crate::error::Result;
 use crate::model::LowRank;
 use crate::model::block::{NormRole, Role};
-use crate::ops::Ops;
+use crate::ops::{Ops, each_piece};
 
 /// A low-rank pair: `A [rank, in]`, `B [out, rank]`, and the factor on their product.
 #[derive(Debug, Clone, Copy)]
@@ -41,22 +41,27 @@ pub enum Trained {
 }
 
 impl Trained {
-    /// All values `[out, in]` of the weight as it is now; none where it is left alone, and its addition, if it
-    /// has one, is kept apart.
-    pub fn values(
+    /// All values `[out, in]` of the weight as it is now, each through `make`; none where it is left alone, and
+    /// its addition, if it has one, is kept apart.
+    pub fn values<T: Send + Clone>(
         &self,
         shape: (usize, usize),
-        ops: &dyn Ops,
-        masters: &Parameters,
-    ) -> Result<Option<Vec<f32>>> {
-        let mut values = vec![0.0; shape.0 * shape.1];
+        (ops, masters): (&dyn Ops, &Parameters),
+        make: fn(f32) -> T,
+    ) -> Result<Option<Vec<T>>> {
+        if let Self::Frozen | Self::LowRank(_) = self {
+            return Ok(None);
+        }
+        let mut values = vec![make(0.0); shape.0 * shape.1];
         match self {
-            Self::Frozen | Self::LowRank(_) => return Ok(None),
-            Self::Dense(id) => values.copy_from_slice(masters.values(*id)),
-            Self::Kept(id, kept) => kept.scatter(masters.values(*id), |at, value| values[at] = value),
+            Self::Frozen | Self::LowRank(_) => {}
+            Self::Dense(id) => convert(ops, masters.values(*id), &mut values, make),
+            Self::Kept(id, kept) => {
+                kept.scatter(ops, (masters.values(*id), &mut values), &|_, value| make(value));
+            }
             Self::Masked(pair, kept, base) => {
                 let product = pair.low_rank(shape, masters)?.product(ops);
-                kept.scatter(base, |at, value| values[at] = value + product[at]);
+                kept.scatter(ops, (base, &mut values), &|at, value| make(value + product[at]));
             }
         }
         Ok(Some(values))
@@ -69,6 +74,16 @@ impl Trained {
             _ => None,
         }
     }
+}
+
+/// Values of a piece that one task converts.
+const PIECE: usize = 1 << 16;
+
+/// Each of `from` through `make`.
+pub(super) fn convert<T: Send>(ops: &dyn Ops, from: &[f32], to: &mut [T], make: fn(f32) -> T) {
+    each_piece(ops, to, PIECE, &|piece, to| {
+        to.iter_mut().zip(&from[piece * PIECE..]).for_each(|(to, from)| *to = make(*from));
+    });
 }
 
 impl Pair {

@@ -88,7 +88,7 @@ pub(super) fn changed_block(
         }
         let info = checkpoint.tensors().tensors().get(&tensor);
         let Some(&[rows, cols]) = info.map(|info| &info.shape[..]) else { continue };
-        if let Some(values) = linear.weight.values((rows, cols), ops, parameters)? {
+        if let Some(values) = linear.weight.values((rows, cols), (ops, parameters), |v| v)? {
             all.insert(tensor, values);
         }
     }

@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 
+use half::bf16;
+use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData};
+
 use super::block::{Tape, Trainee};
 use super::crown::{self, Goal, Losses, Opinions};
 use super::gradient::{Dropout, Pass};
 use super::parameters::Parameters;
-use super::plan::{BlockPlan, Plan, Trained};
+use super::plan::{BlockPlan, Plan, Trained, convert};
 use crate::error::Result;
 use crate::model::block::{NormRole, Role};
 use crate::model::rotation::Rotation;
-use crate::model::{Block, Decoder, Linear};
-use crate::ops::{Backward, CacheType};
+use crate::model::{Block, Decoder, Linear, Weight};
+use crate::ops::{Backward, CacheType, Ops};
 
 /// What is kept of the way forward for the way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,11 +116,20 @@ impl Student {
             norm.bias = plan.bias.map(|id| parameters.values(id).to_vec()).or(norm.bias.take());
         }
         let table = (decoder.config().vocab, decoder.config().embedding_width);
+        let weight = |id| {
+            let values = parameters.values(id);
+            if how.exact {
+                return exact(table, values.to_vec());
+            }
+            let mut half = vec![bf16::ZERO; values.len()];
+            convert(how.ops, values, &mut half, bf16::from_f32);
+            rounded(table, half)
+        };
         if let Some(id) = plan.embedding {
-            decoder.set_embedding(crown::dense(table, parameters.values(id).to_vec(), how.exact));
+            decoder.set_embedding(weight(id));
         }
         if let Some(id) = plan.head {
-            decoder.set_head(crown::dense(table, parameters.values(id).to_vec(), how.exact));
+            decoder.set_head(weight(id));
         }
         Ok(())
     }
@@ -126,6 +138,16 @@ impl Student {
 enum Kept {
     Tape(Box<Tape>),
     Input(Vec<f32>),
+}
+
+const SHAPE: &str = "a parameter has the shape of its layer";
+
+fn exact(shape: (usize, usize), values: Vec<f32>) -> Weight {
+    Weight::F32(DenseF32::new(shape.0, shape.1, values).expect(SHAPE))
+}
+
+fn rounded(shape: (usize, usize), values: Vec<bf16>) -> Weight {
+    Weight::Half(DenseHalf::new(shape.0, shape.1, HalfData::Bf16(values)).expect(SHAPE))
 }
 
 /// Brings one block in line with its masters.
@@ -160,8 +182,15 @@ fn refresh_linear(
     let shape = (linear.weight.rows(), linear.weight.cols());
     if let Trained::LowRank(pair) = trained {
         linear.adapter = Some(Arc::new(pair.low_rank(shape, parameters)?));
-    } else if let Some(values) = trained.values(shape, how.ops, parameters)? {
-        linear.weight = crown::dense(shape, values, how.exact);
+        return Ok(());
+    }
+    let masters = (how.ops as &dyn Ops, parameters);
+    if how.exact {
+        if let Some(values) = trained.values(shape, masters, |v| v)? {
+            linear.weight = exact(shape, values);
+        }
+    } else if let Some(values) = trained.values(shape, masters, bf16::from_f32)? {
+        linear.weight = rounded(shape, values);
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::student::Student;
 use crate::error::{Error, Result};
 use crate::model::block::{NormRole, Role};
 use crate::model::{Block, Config, Decoder, NormWeights, Weight};
+use crate::ops::Reference;
 use crate::units::Alpha;
 
 /// What is trained.
@@ -157,7 +158,7 @@ impl<'a> Builder<'a> {
             Method::Masked => match kept() {
                 Some(kept) => {
                     self.pruned += 1;
-                    let values = kept.gather(&weight.to_f32(Alpha::ONE));
+                    let values = kept.gather(&Reference, &weight.to_f32(Alpha::ONE));
                     Trained::Kept(self.parameters.add(tensor, values, true), kept)
                 }
                 None => Trained::Dense(self.parameters.add(tensor, weight.to_f32(Alpha::ONE), true)),
@@ -169,7 +170,7 @@ impl<'a> Builder<'a> {
                 let kept =
                     kept().unwrap_or_else(|| Arc::new(Kept::new(&vec![true; weight.rows() * weight.cols()])));
                 self.pruned += usize::from(weight.kept().is_some());
-                let base = Arc::new(kept.gather(&weight.to_f32(Alpha::ONE)));
+                let base = Arc::new(kept.gather(&Reference, &weight.to_f32(Alpha::ONE)));
                 Trained::Masked(pair, kept, base)
             }
         })
