@@ -247,6 +247,9 @@ pub(crate) struct Recover {
     /// Share of an addition's inputs that is set to zero
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub(crate) dropout: f32,
+    /// Begin the additions of method lora as what compression took away from the teacher's weights
+    #[arg(long)]
+    pub(crate) residual: bool,
     /// What else is trained [default: norms for masked and masklora, norms,embedding for full]
     #[arg(long, value_name = "PART,..", value_delimiter = ',', value_enum)]
     pub(crate) train: Option<Vec<TrainPart>>,

@@ -141,6 +141,7 @@ fn settings(args: &args::Recover, texts: &Texts, taught: bool) -> Settings {
         batch: args.batch,
         length: texts.train.length(),
         dropout: args.dropout,
+        residual: args.residual,
         every: args.every.unwrap_or(steps.div_ceil(10)).max(1),
         windows: args.windows,
         patience: args.patience,

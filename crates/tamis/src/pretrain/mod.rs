@@ -140,6 +140,7 @@ fn settings(plan: &Plan, texts: &Texts) -> Settings {
         batch: training.batch,
         length: plan.model.context,
         dropout: 0.0,
+        residual: false,
         every: training.every.unwrap_or(steps.div_ceil(20)).max(1),
         windows: training.windows,
         patience: None,

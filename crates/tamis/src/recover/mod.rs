@@ -11,7 +11,7 @@
 //! checkpoint.rs   the run on disk                   report.rs log.rs   what it tells
 //! save.rs         the trained model as a folder     local.rs        block by block, before all of it
 //! peft.rs         adapters as PEFT reads them       tensorboard.rs  event files
-//! curve.rs        a picture of a run
+//! curve.rs        a picture of a run                residual.rs     adapters that begin as what was taken away
 //! ```
 
 pub mod block;
@@ -27,6 +27,7 @@ pub mod parameters;
 pub mod peft;
 pub mod plan;
 pub mod report;
+pub mod residual;
 pub mod run;
 pub mod save;
 pub mod sequences;

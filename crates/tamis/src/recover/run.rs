@@ -10,6 +10,7 @@ use super::curve::Curve;
 use super::estimate::Estimate;
 use super::peft::{masters, write_adapter};
 use super::report::{Account, Point};
+use super::residual;
 use super::save::{changed, save};
 use super::settings::Settings;
 use super::student::{Arithmetic, Student, score};
@@ -105,7 +106,6 @@ impl Run<'_> {
     fn load(&self) -> Result<(Student, Option<Decoder>)> {
         let ops = self.how.ops;
         let mut student = prepare(Decoder::load(self.checkpoint, ops)?, &self.settings.spec)?;
-        student.refresh(self.how)?;
         let largest = self.texts.train.largest() as usize;
         let vocab = self.checkpoint.config().vocab;
         if largest >= vocab {
@@ -120,7 +120,16 @@ impl Run<'_> {
             }
             Decoder::load(checkpoint, ops)
         });
-        Ok((student, teacher.transpose()?))
+        let teacher = teacher.transpose()?;
+        if self.settings.residual {
+            let dense = teacher.as_ref().ok_or_else(|| {
+                Error::usage("adapters can begin as the residual only against a dense model")
+                    .next("pass --teacher MODEL")
+            })?;
+            residual::start(&mut student, dense, self.settings.seed)?;
+        }
+        student.refresh(self.how)?;
+        Ok((student, teacher))
     }
 
     fn mean(&self, decoder: &Decoder, windows: &[u32]) -> Result<f64> {

@@ -84,6 +84,8 @@ pub struct Settings {
     pub length: usize,
     /// Share of the inputs of adapters that is set to zero.
     pub dropout: f32,
+    /// Whether adapters begin as the residual against the teacher.
+    pub residual: bool,
     /// Steps between two validations, which are also saved.
     pub every: usize,
     /// Windows of each validation text.

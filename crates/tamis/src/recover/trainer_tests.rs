@@ -83,6 +83,7 @@ fn settings(method: Method) -> Settings {
         batch: 3,
         length: 12,
         dropout: 0.1,
+        residual: false,
         every: 4,
         windows: 4,
         patience: None,
