@@ -3,7 +3,7 @@
 use super::lexer::{self, Split};
 
 /// Folders whose files are recorded data: their bytes are evidence, not style.
-const DATA_FOLDERS: &[&str] = &["corpus", "fixtures", "golden", "snapshots"];
+const DATA_FOLDERS: &[&str] = &["corpus", "fixtures", "golden", "nano-model", "snapshots"];
 /// What stays source wherever it lies.
 const SOURCE_ENDINGS: &[&str] = &[".rs", ".md", ".py", ".sh", ".toml"];
 

@@ -1,4 +1,7 @@
-//! `tamis demo`: compress, measure and run a real model, in one table.
+//! `tamis demo`: compress, measure and run a real model, in one table; the model that comes with tamis where none
+//! is named.
+
+mod nano;
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +28,6 @@ const CALIBRATION: &str = include_str!("../../assets/calibration.txt");
 const MEASURE: &str = include_str!("../../assets/measure.txt");
 /// The same text as a file of the repository, for a command to copy.
 const ASSET: &str = "crates/tamis-cli/assets/calibration.txt";
-const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 /// Small enough for a minute on two cores.
 const SAMPLES: usize = 32;
 const LENGTH: usize = 512;
@@ -43,13 +45,7 @@ struct Line {
 
 /// `tamis demo`.
 pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
-    let spec = args.model.clone().unwrap_or_else(|| MODEL.into());
-    if args.model.is_none() && !Path::new(MODEL).exists() {
-        return Err(Error::missing("the demo's model is not here")
-            .file(MODEL)
-            .next("scripts/get-smollm2.sh, or pass --model MODEL")
-            .into());
-    }
+    let Some(spec) = args.model.clone() else { return nano::run(args) };
     let folder = Folder::create(args)?;
     let calibration_text = args.calibration.as_deref().map_or(Ok(CALIBRATION.into()), read_text)?;
     let measure = args.text.as_deref().map_or(Ok(MEASURE.into()), read_text)?;

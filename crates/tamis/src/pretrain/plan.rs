@@ -158,15 +158,20 @@ impl Training {
 }
 
 impl Plan {
-    /// Reads a file. Errors name the line.
+    /// Reads a file.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::reading(path, &e))?;
-        let plan: Self = toml::from_str(&text).map_err(|e| {
+        Self::parse(&text, path)
+    }
+
+    /// Reads a text that came from `origin`. Errors name the line.
+    pub fn parse(text: &str, origin: &Path) -> Result<Self> {
+        let plan: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1) as u64);
-            let error = Error::new(Kind::Recipe, e.message().to_owned()).file(path);
+            let error = Error::new(Kind::Recipe, e.message().to_owned()).file(origin);
             line.map_or(error.clone(), |line| error.line(line))
         })?;
-        plan.check().map_err(|e| e.or_file(path))?;
+        plan.check().map_err(|e| e.or_file(origin))?;
         Ok(plan)
     }
 

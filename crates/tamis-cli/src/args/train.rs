@@ -1,0 +1,188 @@
+//! Flags of the commands that train: `recover` and `pretrain`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{Resume, Shared};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tamis recover holes -o mended --method masked --teacher model.gguf --data train.jsonl --valid valid.txt
+  tamis recover model.gguf -o adapter --method lora --data train.jsonl --valid valid.txt --targets q_proj,v_proj
+  tamis recover holes -o mended --method masklora --data train.jsonl --valid valid.txt --steps 500 --dry-run
+
+Methods:
+  masked    the kept weights of pruned linears, the others whole, norms and biases; zeros stay zeros
+  masklora  low-rank additions under the masks, merged at the end; zeros stay zeros
+  lora      low-rank additions beside frozen weights of any kind, written as a PEFT adapter
+  full      everything
+  local     block by block, the kept weights learn to give the dense block's output: a first mending, before one
+            of the others, with one block in memory (needs a teacher; --epochs passes over --sequences windows)
+
+With a teacher the loss is the divergence from what it says; without one, that of the next token. A run that
+was stopped or killed goes on where it was last saved when the same command is given again.")]
+pub(crate) struct Recover {
+    /// Folder, .gguf file or hf://org/name
+    pub(crate) model: String,
+    /// Folder to write
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// What is trained
+    #[arg(long, value_enum)]
+    pub(crate) method: RecoverMethod,
+    /// Text to train on: .txt or .jsonl, plain, .gz or .zst
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// Text to validate on, by which the best step is chosen
+    #[arg(long, value_name = "FILE")]
+    pub(crate) valid: PathBuf,
+    /// A second text to measure on, by which nothing is chosen
+    #[arg(long, value_name = "FILE")]
+    pub(crate) also_valid: Option<PathBuf>,
+    /// The dense model, to learn from and to compare with
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) teacher: Option<String>,
+    /// Steps of the optimiser [default: one epoch]
+    #[arg(long, value_name = "N", conflicts_with_all = ["epochs", "sequences"])]
+    pub(crate) steps: Option<usize>,
+    /// Passes over the text
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<f64>,
+    /// Sequences to learn from in all, as many steps as batches in them; local: sequences an epoch
+    #[arg(long, value_name = "N")]
+    pub(crate) sequences: Option<usize>,
+    /// Sequences a step
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// Tokens of a sequence
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub(crate) length: usize,
+    /// Highest learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 1e-4)]
+    pub(crate) lr: f64,
+    /// Multiply the learning rate by the root of the batch
+    #[arg(long)]
+    pub(crate) scale_lr: bool,
+    /// How the learning rate falls
+    #[arg(long, value_enum, default_value = "cosine")]
+    pub(crate) schedule: ScheduleName,
+    /// Steps in which it rises [default: a twentieth of all, at most 100]
+    #[arg(long, value_name = "N")]
+    pub(crate) warmup: Option<usize>,
+    /// Decoupled weight decay of matrices
+    #[arg(long, value_name = "D", default_value_t = 0.0)]
+    pub(crate) weight_decay: f32,
+    /// Largest norm of the gradients, 0 for none
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    pub(crate) clip: f32,
+    /// Rank of the additions
+    #[arg(long, value_name = "R", default_value_t = 8)]
+    pub(crate) rank: usize,
+    /// The additions count this over the rank
+    #[arg(long, value_name = "A", default_value_t = 16.0)]
+    pub(crate) lora_alpha: f32,
+    /// Over the root of the rank instead (rsLoRA)
+    #[arg(long)]
+    pub(crate) rslora: bool,
+    /// Linears that get an addition
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "q_proj,v_proj")]
+    pub(crate) targets: Vec<String>,
+    /// Share of an addition's inputs that is set to zero
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(crate) dropout: f32,
+    /// Begin the additions of method lora as what compression took away from the teacher's weights
+    #[arg(long)]
+    pub(crate) residual: bool,
+    /// What else is trained [default: norms for masked and masklora, norms,embedding for full]
+    #[arg(long, value_name = "PART,..", value_delimiter = ',', value_enum)]
+    pub(crate) train: Option<Vec<TrainPart>>,
+    /// Factor on the divergence from the teacher [default: 1 with a teacher]
+    #[arg(long, value_name = "W")]
+    pub(crate) distill: Option<f32>,
+    /// Factor on the loss of the next token [default: 0 with a teacher, else 1]
+    #[arg(long, value_name = "W")]
+    pub(crate) next_token: Option<f32>,
+    /// What divides the logits of both in the divergence
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    pub(crate) temperature: f32,
+    /// Tokens of the teacher's opinion that are looked at
+    #[arg(long, value_name = "K", default_value_t = 64)]
+    pub(crate) top: usize,
+    /// Steps between validations [default: a tenth of all]
+    #[arg(long, value_name = "N")]
+    pub(crate) every: Option<usize>,
+    /// Windows of each validation text
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(crate) windows: usize,
+    /// Stop after so many validations without improvement
+    #[arg(long, value_name = "N")]
+    pub(crate) patience: Option<usize>,
+    /// Least fall of the validation loss that counts as an improvement
+    #[arg(long, value_name = "NATS", default_value_t = 0.0)]
+    pub(crate) improvement: f64,
+    /// Keep only the inputs of blocks and compute the rest again: less memory, a third more work
+    #[arg(long)]
+    pub(crate) recompute: bool,
+    /// Order of sequences, noise, first values of additions
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// What to do with an unfinished run in DIR
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) resume: Resume,
+    /// Replace a finished model in DIR
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Check everything, print the plan and the memory it will take, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tamis pretrain nano.toml -o nano
+  tamis pretrain nano.toml -o nano --exam          (examine what is in nano, train nothing)
+
+A run that was stopped or killed goes on where it was last saved when the same command is given again.")]
+pub(crate) struct Pretrain {
+    /// Configuration, .toml
+    pub(crate) config: PathBuf,
+    /// Folder to write
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Only examine the model in DIR on the synthetic corpus of the configuration
+    #[arg(long)]
+    pub(crate) exam: bool,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RecoverMethod {
+    Masked,
+    Masklora,
+    Lora,
+    Full,
+    Local,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScheduleName {
+    Cosine,
+    Linear,
+    Constant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TrainPart {
+    /// Norms and biases
+    Norms,
+    /// Embedding and head
+    Embedding,
+    /// Nothing else
+    None,
+}
