@@ -12,13 +12,14 @@ use tamis::load::Checkpoint;
 use tamis::nano::exam::{Grades, Questions, Share, examine};
 use tamis::nano::{Corpus, CorpusPlan, tokenizer};
 use tamis::pretrain::plan::{Data, Plan};
-use tamis::recipe::{self, Recipe};
+use tamis::recipe::{Calibration, Recipe};
 use tamis::recover::run::Run;
 use tamis::recover::sequences::Sequences;
 use tamis::recover::settings::{Losses, Optimiser, Schedule, Settings};
 use tamis::recover::student::{Arithmetic, Checkpointing};
 use tamis::recover::trainable::{Extras, LoraSpec, Method, Spec};
 use tamis::recover::trainer::Texts;
+use tamis::units::Sparsity;
 
 use super::Folder;
 use crate::args;
@@ -42,6 +43,7 @@ const PLAN: &str = include_str!("../../../assets/nano-model/nano.toml");
 const BYTES: usize = 1_000_000;
 const SAMPLES: usize = 32;
 const STEPS: usize = 150;
+const HOLES: &str = "80 % pruned";
 
 /// A compressed model and how it did.
 struct Line {
@@ -62,13 +64,24 @@ pub(super) fn run(args: &args::Demo) -> anyhow::Result<()> {
     let corpus = Corpus::generate(&CorpusPlan { bytes: BYTES, ..data.plan() })?;
     let texts: Vec<String> = corpus.public_texts().map(str::to_owned).collect();
     let mut lines = vec![demo.graded("original, 16 bits", &original)?];
-    for recipe in ["rtn3", "int3-ortho", "sparsegpt50"] {
-        let output = demo.compress(&original, recipe, &texts)?;
-        lines.push(demo.graded(recipe, &output)?);
+    for (name, recipe) in [
+        ("2 bits, rounded", Recipe::named("rtn2")?),
+        ("2 bits, with ortho", Recipe::named("int2-ortho")?),
+        (HOLES, holes()?),
+    ] {
+        let output = demo.compress(&original, (name, &recipe), &texts)?;
+        lines.push(demo.graded(name, &output)?);
     }
-    let mended = demo.recover(&folder.path.join("sparsegpt50"), &original, &texts)?;
-    lines.push(demo.graded("sparsegpt50, mended", &mended)?);
+    let mended = demo.recover(&folder.path.join(HOLES), &original, &texts)?;
+    lines.push(demo.graded("the same, mended", &mended)?);
     report(args, &lines)
+}
+
+/// SparseGPT, beyond what a model bears without being trained again.
+fn holes() -> Result<Recipe, Error> {
+    let mut recipe = Recipe::named("sparsegpt50")?;
+    recipe.leave_out(Sparsity::new(0.8)?)?;
+    Ok(recipe)
 }
 
 /// Writes the embedded files; a folder of an earlier demo has the same.
@@ -95,15 +108,20 @@ impl Demo<'_> {
         })
     }
 
-    fn compress(&self, model: &Path, name: &str, texts: &[String]) -> anyhow::Result<PathBuf> {
+    fn compress(
+        &self,
+        model: &Path,
+        (name, recipe): (&str, &Recipe),
+        texts: &[String],
+    ) -> anyhow::Result<PathBuf> {
         let output = self.folder.join(name);
         let checkpoint = Checkpoint::open(&model.to_string_lossy())?;
         let ops = kernels(self.args.shared.threads, Mode::CALIBRATION)?.ops;
         let length = checkpoint.config().context;
-        let size = recipe::Calibration { samples: SAMPLES, length, seed: 0 };
+        let size = Calibration { samples: SAMPLES, length, seed: 0 };
         let job = Job {
             checkpoint: &checkpoint,
-            recipe: &Recipe::named(name)?,
+            recipe,
             calibration: Some(calibration(&checkpoint, texts, size, 0)?),
             ops: &*ops,
             threads: Threads::new(threads(self.args.shared.threads)),
