@@ -11,10 +11,11 @@
 //! checkpoint.rs   the run on disk                   report.rs log.rs   what it tells
 //! save.rs         the trained model as a folder     local.rs        block by block, before all of it
 //! peft.rs         adapters as PEFT reads them       tensorboard.rs  event files
-//! curve.rs        a picture of a run
+//! curve.rs        a picture of a run        books.rs         what many processes keep on disk together
 //! ```
 
 pub mod block;
+mod books;
 pub mod checkpoint;
 pub mod crown;
 pub mod curve;
