@@ -2,8 +2,11 @@
 
 mod args;
 mod commands;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod opened;
 mod table;
+mod team;
 mod terminal;
 
 use std::io::Write;
@@ -11,13 +14,33 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Command, Tamis};
+use args::{Command, RecoverMethod, Tamis};
+use tamis::error::Error;
+use tamis::workers::Workers;
+use team::Team;
 
 fn main() -> ExitCode {
-    let result = match Tamis::parse().command {
+    let command = Tamis::parse().command;
+    match Team::join() {
+        Ok(team) => {
+            let code = report(carry_out(command, team.workers()));
+            team.leave(code)
+        }
+        Err(error) => ExitCode::from(report(Err(error))),
+    }
+}
+
+fn carry_out(command: Command, workers: &dyn Workers) -> anyhow::Result<()> {
+    let shares = matches!(&command, Command::Recover(args) if args.method != RecoverMethod::Local);
+    if workers.size() > 1 && !shares {
+        return Err(Error::usage("this command does not share its work between processes")
+            .next("start it without mpirun")
+            .into());
+    }
+    match command {
         Command::Compress(args) => commands::compress::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),
-        Command::Recover(args) => commands::recover::run(&args),
+        Command::Recover(args) => commands::recover::run(&args, workers),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
@@ -28,14 +51,18 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Recipe(args) => commands::recipe::run(&args),
         Command::Demo(args) => commands::demo::run(&args),
-    };
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    }
+}
+
+/// Says what went wrong; gives the exit code.
+fn report(result: anyhow::Result<()>) -> u8 {
+    let Err(error) = result else { return 0 };
     if is_broken_pipe(&error) {
-        return ExitCode::SUCCESS; // the reader of our output has seen enough
+        return 0; // the reader of our output has seen enough
     }
     // a closed standard error must not turn a failure into a panic
     let _ = writeln!(std::io::stderr(), "error: {}", terminal::printable(&format!("{error:#}")));
-    ExitCode::from(error.downcast_ref::<tamis::Error>().map_or(1, tamis::Error::exit_code))
+    error.downcast_ref::<tamis::Error>().map_or(1, tamis::Error::exit_code)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -19,5 +19,6 @@ pub mod recipe;
 pub mod recover;
 pub mod run;
 pub mod units;
+pub mod workers;
 
 pub use error::{Error, Kind, Result};

@@ -10,6 +10,7 @@ use tamis::artifact::Existing;
 use tamis::calibrate::read_documents;
 use tamis::error::Error;
 use tamis::load::Checkpoint;
+use tamis::ops::Isa;
 use tamis::recover::checkpoint::Folder;
 use tamis::recover::estimate::Estimate;
 use tamis::recover::report::{Account, Point};
@@ -19,6 +20,7 @@ use tamis::recover::settings::{Losses, Optimiser, Schedule, Settings};
 use tamis::recover::student::{Arithmetic, Checkpointing};
 use tamis::recover::trainable::{Extras, LoraSpec, Method, Spec};
 use tamis::recover::trainer::Texts;
+use tamis::workers::Workers;
 
 mod local;
 
@@ -30,7 +32,7 @@ use crate::table::Table;
 use crate::terminal::{Progress, human_bytes, peak_memory};
 
 /// `tamis recover`.
-pub(crate) fn run(args: &args::Recover) -> anyhow::Result<()> {
+pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result<()> {
     if args.method == RecoverMethod::Local {
         return local::run(args);
     }
@@ -42,6 +44,7 @@ pub(crate) fn run(args: &args::Recover) -> anyhow::Result<()> {
     let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
     let checkpointing = if args.recompute { Checkpointing::Blocks } else { Checkpointing::Off };
     let run = Run {
+        workers,
         checkpoint: &checkpoint,
         teacher: teacher.as_ref(),
         how: Arithmetic { ops: &*ops, cache, exact: false, checkpointing },
@@ -51,12 +54,17 @@ pub(crate) fn run(args: &args::Recover) -> anyhow::Result<()> {
         existing: if args.overwrite { Existing::Overwrite } else { Existing::Refuse },
     };
     if args.dry_run {
-        return dry_run(args, &settings, &run.estimate()?);
+        return if workers.is_first() { dry_run(args, &settings, &run.estimate()?) } else { Ok(()) };
     }
-    if args.resume == args::Resume::Never {
+    if args.resume == args::Resume::Never && workers.is_first() {
         Folder::create(&args.output)?.clear()?;
     }
-    let mut account = carry_out(&run, args.shared.quiet)?;
+    check_alike(workers)?;
+    let quiet = args.shared.quiet || !workers.is_first();
+    let mut account = watched("recover", quiet, |watch| run.carry_out(watch))?;
+    if !workers.is_first() {
+        return Ok(());
+    }
     (account.begin_memory_bytes, account.peak_memory_bytes) = (begin, peak_memory().unwrap_or(0));
     if args.shared.json {
         return print_json(&json!({ "tamis": {
@@ -69,8 +77,15 @@ pub(crate) fn run(args: &args::Recover) -> anyhow::Result<()> {
     print_text(&summary(&account, &args.output))
 }
 
-fn carry_out(run: &Run<'_>, quiet: bool) -> anyhow::Result<Account> {
-    watched("recover", quiet, |watch| run.carry_out(watch))
+/// Other instructions give other last bits, and every process steps its own copy of the weights.
+fn check_alike(workers: &dyn Workers) -> anyhow::Result<()> {
+    let isa = Isa::from_env().map_err(Error::usage)?;
+    if workers.is_same(isa.name().as_bytes()) {
+        return Ok(());
+    }
+    let problem =
+        format!("the machines have different instruction sets; rank {} has {}", workers.rank(), isa.name());
+    Err(Error::usage(problem).next("set TAMIS_ISA to one that all have").into())
 }
 
 /// Carries out a training run with a progress bar; the first Ctrl-C ends it after the step at hand.

@@ -25,6 +25,7 @@ use crate::recover::settings::{Losses, Settings};
 use crate::recover::student::Arithmetic;
 use crate::recover::trainable::{Extras, LoraSpec, Method, Spec};
 use crate::recover::trainer::Texts;
+use crate::workers::Alone;
 use plan::{Data, Plan};
 
 /// Bytes of synthetic validation text.
@@ -36,6 +37,7 @@ const START: &str = ".start";
 pub fn pretrain(plan: &Plan, how: Arithmetic<'_>, output: &Path, watch: &mut Watch<'_>) -> Result<Account> {
     let prepared = Prepared::new(plan, output)?;
     let run = Run {
+        workers: &Alone,
         checkpoint: &prepared.start,
         teacher: None,
         how,

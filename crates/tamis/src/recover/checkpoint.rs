@@ -66,23 +66,13 @@ impl Folder {
         &self.path
     }
 
-    /// The record of an earlier run, if there is one. Errors: one of another run.
-    pub fn record(&self, identity: &str) -> Result<Option<Record>> {
+    /// The record of an earlier run as it was written; empty where there is none.
+    pub fn record(&self) -> Result<Vec<u8>> {
         let path = self.path.join(RECORD);
         if !path.exists() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let bytes = fs::read(&path).map_err(|e| Error::reading(&path, &e))?;
-        let record: Record = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::bad_data(format!("not a record of a training run: {e}")).file(&path))?;
-        if record.identity != identity {
-            return Err(Error::usage(
-                "this folder holds an unfinished run with other settings, model or text",
-            )
-            .file(&self.path)
-            .next("give the same command again, another output folder, or --resume never"));
-        }
-        Ok(Some(record))
+        fs::read(&path).map_err(|e| Error::reading(&path, &e))
     }
 
     /// Removes everything.
@@ -161,6 +151,19 @@ impl Record {
     pub fn new(identity: String) -> Self {
         let last = Saved { file: String::new(), sha256: String::new() };
         Self { identity, step: 0, skipped: 0, rate: 1.0, stale: 0, history: vec![], last, best: None }
+    }
+
+    /// What was written. Errors: a record of another run.
+    pub fn parse(bytes: &[u8], identity: &str) -> Result<Self> {
+        let record: Self = serde_json::from_slice(bytes)
+            .map_err(|e| Error::bad_data(format!("{RECORD} is not a record of a training run: {e}")))?;
+        if record.identity != identity {
+            return Err(Error::usage(
+                "this folder holds an unfinished run with other settings, model or text",
+            )
+            .next("give the same command again, another output folder, or --resume never"));
+        }
+        Ok(record)
     }
 }
 

@@ -12,9 +12,11 @@
 //! save.rs         the trained model as a folder     local.rs        block by block, before all of it
 //! peft.rs         adapters as PEFT reads them       tensorboard.rs  event files
 //! curve.rs        a picture of a run                residual.rs     adapters that begin as what was taken away
+//! books.rs        what many processes keep on disk together
 //! ```
 
 pub mod block;
+mod books;
 pub mod checkpoint;
 pub mod crown;
 pub mod curve;

@@ -13,7 +13,7 @@ use super::report::{Account, Point};
 use super::residual;
 use super::save::{changed, save};
 use super::settings::Settings;
-use super::student::{Arithmetic, Student, score};
+use super::student::{Arithmetic, Student, mean_loss};
 use super::teacher::Teacher;
 use super::trainable::{Method, prepare};
 use super::trainer::{Ended, Progress, Texts, Trainer, violations};
@@ -24,10 +24,13 @@ use crate::job::rewrite::Notes;
 use crate::load::Checkpoint;
 use crate::load::adapter::ADAPTER_CONFIG;
 use crate::model::Decoder;
+use crate::workers::{Alone, Workers};
 
 /// Everything that a run needs.
 #[derive(Debug)]
 pub struct Run<'a> {
+    /// Who takes part.
+    pub workers: &'a dyn Workers,
     /// The model to mend.
     pub checkpoint: &'a Checkpoint,
     /// The dense model.
@@ -70,27 +73,53 @@ impl Run<'_> {
         Ok(Estimate::of(&student, teacher.as_ref(), self.settings))
     }
 
-    /// Carries out the run. Errors: those of training and of writing.
+    /// Carries out the run; only the first worker writes, and knows how what it wrote measures. Errors: those
+    /// of training and of writing.
     pub fn carry_out(&self, watch: &mut Watch<'_>) -> Result<Account> {
         self.settings.check()?;
-        self.check_output()?;
+        let identity = self.identity()?;
+        self.check_workers(&identity)?;
+        if self.workers.is_first() {
+            self.check_output()?;
+        }
         let (student, teacher) = self.load()?;
         let estimate = Estimate::of(&student, teacher.as_ref(), self.settings);
         let trained_parameters = student.parameters.count();
         let dense = self.dense(teacher.as_ref())?;
-        if watch(Event::Begin(&estimate, dense.valid.map(f64::exp))).is_break() {
+        let begun = watch(Event::Begin(&estimate, dense.valid.map(f64::exp)));
+        if self.workers.agree(begun).is_break() {
             return Err(Error::new(crate::Kind::Stopped, "stopped before the first step"));
         }
         let losses = self.settings.losses;
         let teacher = teacher.map(|decoder| Teacher::new(decoder, (losses.top, losses.temperature)));
-        let trainer = Trainer { how: self.how, settings: self.settings, texts: self.texts, student, teacher };
-        let identity = self.identity()?;
+        let Self { workers, how, settings, texts, .. } = *self;
+        let trainer = Trainer { workers, how, settings, texts, student, teacher };
         let ended = trainer.run(self.output, &identity, &mut |progress| watch(Event::Step(progress)))?;
         let mut account = self.account(&ended, dense, trained_parameters);
         account.predicted_memory_bytes = estimate.peak;
+        if !workers.is_first() {
+            drop(ended); // and with it the teacher's file, which is about to be removed
+            workers.meet();
+            return Ok(account);
+        }
         self.write(ended, identity, &mut account)?;
+        workers.meet();
         Folder::create(self.output)?.clear()?;
         Ok(account)
+    }
+
+    /// Workers with other inputs would each mend another model.
+    fn check_workers(&self, identity: &str) -> Result<()> {
+        if !self.workers.is_same(identity.as_bytes()) {
+            return Err(Error::usage("the machines do not hold the same model, text and settings")
+                .next("give all of them the same files, version and flags"));
+        }
+        let (batch, size) = (self.settings.batch, self.workers.size());
+        if batch < size {
+            return Err(Error::usage(format!("a batch of {batch} leaves some of {size} processes idle"))
+                .next(format!("--batch {size} or more, or fewer processes")));
+        }
+        Ok(())
     }
 
     fn check_output(&self) -> Result<()> {
@@ -132,15 +161,17 @@ impl Run<'_> {
         Ok((student, teacher))
     }
 
+    /// Of the first worker alone.
     fn mean(&self, decoder: &Decoder, windows: &[u32]) -> Result<f64> {
-        let (sum, count) = score(self.how, decoder, windows, self.settings.length)?;
-        Ok(sum / count.max(1) as f64)
+        mean_loss(self.how, &Alone, decoder, (windows, self.settings.length))
     }
 
     fn dense(&self, teacher: Option<&Decoder>) -> Result<Dense> {
         let Some(teacher) = teacher else { return Ok(Dense::default()) };
-        let also = self.texts.also.as_deref().map(|windows| self.mean(teacher, windows));
-        Ok(Dense { valid: Some(self.mean(teacher, &self.texts.valid)?), also: also.transpose()? })
+        let mean =
+            |windows: &[u32]| mean_loss(self.how, self.workers, teacher, (windows, self.settings.length));
+        let also = self.texts.also.as_deref().map(mean).transpose()?;
+        Ok(Dense { valid: Some(mean(&self.texts.valid)?), also })
     }
 
     fn identity(&self) -> Result<String> {

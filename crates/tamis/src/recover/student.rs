@@ -16,6 +16,7 @@ use crate::model::block::{NormRole, Role};
 use crate::model::rotation::Rotation;
 use crate::model::{Block, Decoder, Linear, Weight};
 use crate::ops::{Backward, CacheType, Ops};
+use crate::workers::Workers;
 
 /// What is kept of the way forward for the way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,6 +214,20 @@ pub fn score(how: Arithmetic<'_>, decoder: &Decoder, windows: &[u32], length: us
         });
     }
     Ok((sum, count))
+}
+
+/// The mean of [`score`] over all windows, of which each worker takes its part.
+pub fn mean_loss(
+    how: Arithmetic<'_>,
+    workers: &dyn Workers,
+    decoder: &Decoder,
+    (windows, length): (&[u32], usize),
+) -> Result<f64> {
+    let mine: Vec<u32> = workers.part(windows.chunks_exact(length)).flatten().copied().collect();
+    let (sum, count) = score(how, decoder, &mine, length)?;
+    let mut sums = [sum, count as f64];
+    workers.sum_f64(&mut sums);
+    Ok(sums[0] / sums[1].max(1.0))
 }
 
 /// What a teacher thinks of every token of whole sequences.

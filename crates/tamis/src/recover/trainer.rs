@@ -1,23 +1,28 @@
 //! The loop: batch, gradients, step, and every so often validation, assertion of the masks, and a save. Knows
 //! no files but its own folder, and prints nothing.
+//!
+//! Many workers share each step: every one learns from its part of the batch, the gradients are summed, and
+//! each steps its own copy of the masters, to the same bits. Every decision is made from numbers that all have:
+//! sums, or what the first one read. The first one alone writes.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::checkpoint::{Folder, Record, Verdict};
+use super::books::Books;
+use super::checkpoint::{Record, Verdict};
 use super::crown::{Goal, Losses, Opinions};
 use super::gradient::Dropout;
-use super::log::Log;
 use super::report::Point;
 use super::sequences::Sequences;
 use super::settings::Settings;
-use super::student::{Arithmetic, Batch, Student, score};
+use super::student::{Arithmetic, Batch, Student, mean_loss};
 use super::teacher::Teacher;
 use crate::error::{Error, Kind, Result};
 use crate::model::block::Role;
 use crate::ops::backward::AdamStep;
 use crate::units::Alpha;
+use crate::workers::Workers;
 
 /// Times that numbers may cease to be finite before the run gives up.
 const TRIES: usize = 4;
@@ -54,6 +59,8 @@ pub type Watch<'f> = dyn FnMut(Progress<'_>) -> ControlFlow<()> + 'f;
 /// A training run.
 #[derive(Debug)]
 pub struct Trainer<'a> {
+    /// Who takes part.
+    pub workers: &'a dyn Workers,
     /// Arithmetic.
     pub how: Arithmetic<'a>,
     /// Everything that decides its bytes.
@@ -92,50 +99,45 @@ struct Since {
     time: Duration,
 }
 
-impl Trainer<'_> {
+impl<'a> Trainer<'a> {
     /// Trains until the last step, or until nothing gets better. `output` holds the folder of the run and its
     /// metrics. Errors: [`Kind::Stopped`] when the watcher asked for it; [`Kind::NonFinite`] after too many
     /// steps without finite numbers; those of writing.
     pub fn run(mut self, output: &Path, identity: &str, watch: &mut Watch<'_>) -> Result<Ended> {
         self.settings.check()?;
-        let folder = Folder::create(output)?;
-        let mut record = match folder.record(identity)? {
+        let mut books = Books::create(output, self.workers)?;
+        let mut record = match books.record(identity)? {
             Some(record) => {
-                folder.restore(&mut self.student.parameters, &record)?;
+                books.restore(&mut self.student.parameters, &record)?;
                 record
             }
             None => Record::new(identity.into()),
         };
         let come_again = self.settings.steps * self.settings.batch > self.texts.train.count();
-        if let Some(teacher) = self.teacher.as_mut().filter(|_| come_again) {
-            teacher.keep(&folder.path().join("teacher.bin"))?;
+        // The first worker has made the folder; where another does not see it, it asks the teacher every time.
+        if let Some(teacher) = self.teacher.as_mut().filter(|_| come_again && books.path().is_dir()) {
+            teacher.keep(&books.path().join("teacher.bin"))?;
         }
         self.student.refresh(self.how)?;
-        let mut log = Log::open(output, record.step)?;
+        books.open_log(output, record.step)?;
         if record.history.is_empty() {
-            self.validate(&folder, &mut record, &mut log, (None, Since::default()))?;
+            self.validate(&mut books, &mut record, (None, Since::default()))?;
         }
-        self.steps(&folder, &mut record, &mut log, watch)?;
-        folder.restore_best(&mut self.student.parameters, &record)?;
+        self.steps(&mut books, &mut record, watch)?;
+        books.restore_best(&mut self.student.parameters, &record)?;
         self.student.refresh(self.how)?;
         Ok(Ended { student: self.student, teacher: self.teacher, record })
     }
 
-    fn steps(
-        &mut self,
-        folder: &Folder,
-        record: &mut Record,
-        log: &mut Log,
-        watch: &mut Watch<'_>,
-    ) -> Result<()> {
+    fn steps(&mut self, books: &mut Books<'a>, record: &mut Record, watch: &mut Watch<'_>) -> Result<()> {
         let steps = self.settings.steps;
         let (mut since, mut failures) = (Since::default(), 0);
         while record.step < steps && !self.is_stale(record) {
             let started = Instant::now();
             let Some(stepped) = self.step(record)? else {
                 failures += 1;
-                self.retreat(folder, record, failures)?;
-                log.rewind(record.step)?;
+                self.retreat(books, record, failures)?;
+                books.rewind(record.step)?;
                 since = Since::default();
                 continue;
             };
@@ -144,22 +146,25 @@ impl Trainer<'_> {
             since.steps += 1;
             since.losses += stepped.losses;
             let mean = stepped.losses.next_token / self.rows() as f64;
-            log.step(record.step, &stepped.losses, self.rows(), (stepped.rate, stepped.grad_norm))?;
+            books.step(record.step, &stepped.losses, self.rows(), (stepped.rate, stepped.grad_norm))?;
             let due = record.step.is_multiple_of(self.settings.every) || record.step == steps;
             let told = |record: &Record, fresh| {
                 let point = record.history.last();
                 (record.step, mean, point.cloned(), fresh)
             };
             let (step, loss, point, fresh) = told(record, false);
-            let mut stop = watch(Progress { step, steps, loss, point: point.as_ref(), fresh }).is_break();
+            let mine = watch(Progress { step, steps, loss, point: point.as_ref(), fresh });
+            let mut stop = self.workers.agree(mine).is_break();
             if due || stop {
-                self.validate(folder, record, log, (Some(&stepped), std::mem::take(&mut since)))?;
+                self.validate(books, record, (Some(&stepped), std::mem::take(&mut since)))?;
                 let (step, loss, point, fresh) = told(record, true);
-                stop |= watch(Progress { step, steps, loss, point: point.as_ref(), fresh }).is_break();
+                let mine = watch(Progress { step, steps, loss, point: point.as_ref(), fresh });
+                // Nobody comes back from here before the first has saved.
+                stop |= self.workers.agree(mine).is_break();
             }
             if stop && record.step < steps {
                 return Err(Error::new(Kind::Stopped, format!("stopped after step {}", record.step))
-                    .file(folder.path())
+                    .file(books.path())
                     .next("give the same command again to go on"));
             }
         }
@@ -180,7 +185,7 @@ impl Trainer<'_> {
         let Settings { batch, length, dropout, seed, .. } = *self.settings;
         let mut order = self.texts.train.order(seed);
         let first = record.step * batch + record.skipped;
-        let numbers: Vec<usize> = (first..first + batch).collect();
+        let numbers: Vec<usize> = self.workers.part(first..first + batch).collect();
         self.student.parameters.clear_grads();
         let mut losses = Losses::default();
         for numbers in numbers.chunks(self.settings.together()) {
@@ -213,12 +218,21 @@ impl Trainer<'_> {
             losses +=
                 self.student.learn(self.how, Batch { tokens: &tokens, length, dropout: noise }, goal)?;
         }
+        self.add_up(&mut losses);
         let grad_norm = self.student.parameters.grad_norm(self.how.ops);
         if !(grad_norm.is_finite() && losses.next_token.is_finite() && losses.divergence.is_finite()) {
             return Ok(None);
         }
         let rate = self.update(record, grad_norm)?;
         Ok(Some(Stepped { losses, rate, grad_norm }))
+    }
+
+    /// Sums gradients and losses over all workers.
+    fn add_up(&mut self, losses: &mut Losses) {
+        self.student.parameters.all_mut().iter_mut().for_each(|p| self.workers.sum(&mut p.grads));
+        let mut sums = [losses.next_token, losses.divergence];
+        self.workers.sum_f64(&mut sums);
+        [losses.next_token, losses.divergence] = sums;
     }
 
     /// The step of the optimiser; gives the learning rate.
@@ -242,7 +256,7 @@ impl Trainer<'_> {
     }
 
     /// Back to the last save, past the batch that failed, at half the rate.
-    fn retreat(&mut self, folder: &Folder, record: &mut Record, failures: usize) -> Result<()> {
+    fn retreat(&mut self, books: &Books<'a>, record: &mut Record, failures: usize) -> Result<()> {
         if failures > TRIES {
             return Err(Error::new(
                 Kind::NonFinite,
@@ -252,21 +266,20 @@ impl Trainer<'_> {
         }
         let failed = record.step;
         let identity = record.identity.clone();
-        let saved = folder.record(&identity)?.ok_or_else(|| Error::usage("the run's record is gone"))?;
+        let saved = books.record(&identity)?.ok_or_else(|| Error::usage("the run's record is gone"))?;
         let (rate, skipped) = (record.rate / 2.0, record.skipped);
         *record = saved;
         record.rate = rate;
         record.skipped = skipped + (failed + 1 - record.step) * self.settings.batch;
-        folder.restore(&mut self.student.parameters, record)?;
+        books.restore(&mut self.student.parameters, record)?;
         self.student.refresh(self.how)
     }
 
     /// Measures, asserts the masks, and saves.
     fn validate(
         &mut self,
-        folder: &Folder,
+        books: &mut Books<'a>,
         record: &mut Record,
-        log: &mut Log,
         (last, since): (Option<&Stepped>, Since),
     ) -> Result<()> {
         let violations = violations(&self.student);
@@ -277,10 +290,8 @@ impl Trainer<'_> {
             ));
         }
         let length = self.settings.length;
-        let mean = |windows: &[u32]| -> Result<f64> {
-            let (sum, count) = score(self.how, &self.student.decoder, windows, length)?;
-            Ok(sum / count.max(1) as f64)
-        };
+        let mean =
+            |windows: &[u32]| mean_loss(self.how, self.workers, &self.student.decoder, (windows, length));
         let valid = mean(&self.texts.valid)?;
         let also = self.texts.also.as_deref().map(mean).transpose()?;
         let seconds = since.time.as_secs_f64();
@@ -305,8 +316,7 @@ impl Trainer<'_> {
         // Improvements count from the first validation on: a model that only gets worse is not trained on.
         record.stale = if valid < best - self.settings.improvement { 0 } else { record.stale + 1 };
         let verdict = if valid < best { Verdict::Best } else { Verdict::Usual };
-        log.point(record.history.last().expect("pushed above"))?;
-        folder.save(&self.student.parameters, record, verdict)
+        books.save(&self.student.parameters, record, verdict)
     }
 }
 

@@ -20,6 +20,7 @@ use tamis::recover::student::{Arithmetic, Checkpointing};
 use tamis::recover::trainable::{Extras, LoraSpec, Method, Spec};
 use tamis::recover::trainer::Texts;
 use tamis::units::Sparsity;
+use tamis::workers::Alone;
 
 use super::Folder;
 use crate::args;
@@ -144,6 +145,7 @@ impl Demo<'_> {
         let settings = settings(length);
         let Kernels { ops, cache } = kernels(self.args.shared.threads, Mode::TRAINING)?;
         let run = Run {
+            workers: &Alone,
             checkpoint: &checkpoint,
             teacher: Some(&teacher),
             how: Arithmetic { ops: &*ops, cache, exact: false, checkpointing: Checkpointing::Off },

@@ -1,0 +1,61 @@
+//! The processes that were started together: one, or as many as an MPI launcher started. Knows which commands
+//! can share their work, and no arithmetic.
+
+use std::process::ExitCode;
+
+use tamis::error::Error;
+use tamis::workers::{Alone, Workers};
+
+#[cfg(feature = "mpi")]
+use crate::mpi::Mpi;
+
+/// This process and those that it works with.
+#[derive(Debug)]
+pub(crate) enum Team {
+    Alone(Alone),
+    #[cfg(feature = "mpi")]
+    Mpi(Mpi),
+}
+
+impl Team {
+    /// Meets the others. Errors: there are others, and this program cannot speak to them.
+    pub(crate) fn join() -> anyhow::Result<Self> {
+        #[cfg(feature = "mpi")]
+        if let Some(mpi) = Mpi::join() {
+            return Ok(Self::Mpi(mpi));
+        }
+        let others = |name| std::env::var(name).is_ok_and(|size| size.trim() != "1");
+        if others("OMPI_COMM_WORLD_SIZE") || others("PMI_SIZE") {
+            return Err(Error::usage("this tamis was built without MPI, and mpirun started many of it")
+                .next("cargo install --path crates/tamis-cli --features mpi")
+                .into());
+        }
+        Ok(Self::Alone(Alone))
+    }
+
+    /// Who takes part.
+    pub(crate) fn workers(&self) -> &dyn Workers {
+        match self {
+            Self::Alone(alone) => alone,
+            #[cfg(feature = "mpi")]
+            Self::Mpi(mpi) => mpi,
+        }
+    }
+
+    /// Ends this process' part. A failure ends the others too, who would wait for ever; a stop that all agreed on
+    /// does not need to: MPI ends when this value goes.
+    pub(crate) fn leave(self, code: u8) -> ExitCode {
+        #[cfg(feature = "mpi")]
+        if let Self::Mpi(mpi) = &self
+            && !matches!(code, 0 | STOPPED)
+            && mpi.size() > 1
+        {
+            mpi.abort(code);
+        }
+        ExitCode::from(code)
+    }
+}
+
+/// Exit code of `Kind::Stopped`.
+#[cfg(feature = "mpi")]
+const STOPPED: u8 = 75;
