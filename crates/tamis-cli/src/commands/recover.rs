@@ -224,6 +224,7 @@ fn dry_run(args: &args::Recover, settings: &Settings, estimate: &Estimate) -> an
         ("masters, gradients, moments", estimate.optimiser),
         ("written down on the way forward", estimate.tape),
         ("the widest moment besides", estimate.work),
+        ("text", estimate.text),
         ("program", estimate.program),
         ("peak", estimate.peak),
     ];

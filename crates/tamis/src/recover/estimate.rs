@@ -1,6 +1,6 @@
 //! Memory of a training run, known before it starts.
 //!
-//! Peak = the program + both models as they run + masters, gradients and moments + what is written down on the
+//! Peak = the program + the tokens + both models as they run + masters, gradients and moments + what is written down on the
 //! way forward + the widest moment of the way back or of the head, whichever is larger.
 
 use serde::Serialize;
@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::crown::ROWS;
 use super::settings::Settings;
 use super::student::Student;
+use super::trainer::Texts;
 use crate::model::block::Role;
 use crate::model::{Config, Decoder};
 
@@ -24,18 +25,20 @@ pub struct Estimate {
     pub tape: u64,
     /// The widest moment besides.
     pub work: u64,
-    /// The program itself: code, tokenizer, text.
+    /// Tokens of all texts.
+    pub text: u64,
+    /// The program itself: code, tokenizer.
     pub program: u64,
     /// Most memory at any moment.
     pub peak: u64,
 }
 
-/// Measured resident size of the command with an open checkpoint, its tokenizer and tokenised text.
+/// Measured resident size of the command with an open checkpoint and its tokenizer.
 const PROGRAM: u64 = 80 << 20;
 
 impl Estimate {
     /// Of training `student` with these settings.
-    pub fn of(student: &Student, teacher: Option<&Decoder>, settings: &Settings) -> Self {
+    pub fn of(student: &Student, teacher: Option<&Decoder>, settings: &Settings, texts: &Texts) -> Self {
         let config = student.decoder.config();
         let tokens = (settings.together() * settings.length) as u64;
         let distilled = teacher.is_some() && settings.losses.distillation > 0.0;
@@ -44,8 +47,9 @@ impl Estimate {
         let work = back(config, tokens).max(head(config, distilled)) + 4 * largest(config);
         let student = model(&student.decoder);
         let teacher = teacher.map_or(0, model);
-        let peak = PROGRAM + student + teacher + optimiser + tape + work;
-        Self { student, teacher, optimiser, tape, work, program: PROGRAM, peak }
+        let text = 4 * texts.tokens() as u64;
+        let peak = PROGRAM + text + student + teacher + optimiser + tape + work;
+        Self { student, teacher, optimiser, tape, work, text, program: PROGRAM, peak }
     }
 }
 

@@ -70,7 +70,7 @@ impl Run<'_> {
     /// Memory that the run will take.
     pub fn estimate(&self) -> Result<Estimate> {
         let (student, teacher) = self.load()?;
-        Ok(Estimate::of(&student, teacher.as_ref(), self.settings))
+        Ok(Estimate::of(&student, teacher.as_ref(), self.settings, self.texts))
     }
 
     /// Carries out the run; only the first worker writes, and knows how what it wrote measures. Errors: those
@@ -83,7 +83,7 @@ impl Run<'_> {
             self.check_output()?;
         }
         let (student, teacher) = self.load()?;
-        let estimate = Estimate::of(&student, teacher.as_ref(), self.settings);
+        let estimate = Estimate::of(&student, teacher.as_ref(), self.settings, self.texts);
         let trained_parameters = student.parameters.count();
         let dense = self.dense(teacher.as_ref())?;
         let begun = watch(Event::Begin(&estimate, dense.valid.map(f64::exp)));

@@ -40,6 +40,10 @@ impl Sequences {
         let start = index * self.length;
         (&self.tokens[start..start + self.length], &self.tokens[start + 1..][..self.length])
     }
+    /// Tokens of the whole text.
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
     /// Largest token.
     pub fn largest(&self) -> u32 {
         self.tokens.iter().copied().max().unwrap_or(0)

@@ -38,6 +38,13 @@ pub struct Texts {
     pub also: Option<Vec<u32>>,
 }
 
+impl Texts {
+    /// Tokens of all of them.
+    pub fn tokens(&self) -> usize {
+        self.train.tokens() + self.valid.len() + self.also.as_ref().map_or(0, Vec::len)
+    }
+}
+
 /// Where a run stands.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
