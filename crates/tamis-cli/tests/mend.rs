@@ -223,6 +223,8 @@ fn requests_without_meaning_are_usage_errors() {
         "no mask to keep",
     );
     refused(&setup.recover(&setup.model, &out, &["--method", "local"]), 2, "--teacher");
+    let blind = ["recover", &setup.model, "-o", &out, "--method", "full", "--data", &setup.text];
+    refused(&blind, 2, "--valid");
     let lora = ["--method", "lora", "--targets", "x_proj", "--steps", "1"];
     refused(&setup.recover(&setup.model, &out, &lora), 2, "no linear is called x_proj");
 }

@@ -35,9 +35,9 @@ pub(crate) struct Recover {
     /// Text to train on: .txt or .jsonl, plain, .gz or .zst
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
-    /// Text to validate on, by which the best step is chosen
-    #[arg(long, value_name = "FILE")]
-    pub(crate) valid: PathBuf,
+    /// Text to validate on, by which the best step is chosen (all methods but local)
+    #[arg(long, value_name = "FILE", required_if_eq_any = TRAINING)]
+    pub(crate) valid: Option<PathBuf>,
     /// A second text to measure on, by which nothing is chosen
     #[arg(long, value_name = "FILE")]
     pub(crate) also_valid: Option<PathBuf>,
@@ -160,6 +160,10 @@ pub(crate) struct Pretrain {
     #[command(flatten)]
     pub(crate) shared: Shared,
 }
+
+/// Methods that choose a best step.
+const TRAINING: [(&str, &str); 4] =
+    [("method", "masked"), ("method", "masklora"), ("method", "lora"), ("method", "full")];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RecoverMethod {

@@ -128,7 +128,11 @@ fn texts(args: &args::Recover, checkpoint: &Checkpoint) -> anyhow::Result<Texts>
     };
     Ok(Texts {
         train: Sequences::new(tokens(&args.data)?, length).map_err(|e| e.or_file(&args.data))?,
-        valid: windows(&args.valid)?,
+        valid: windows(
+            args.valid
+                .as_deref()
+                .ok_or_else(|| Error::usage("no validation text").next("pass --valid FILE"))?,
+        )?,
         also: args.also_valid.as_deref().map(windows).transpose()?,
     })
 }
