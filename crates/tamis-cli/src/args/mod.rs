@@ -7,6 +7,7 @@ mod train;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tamis::artifact::{self, Existing};
 use tamis::ops::CacheType;
 
 pub(crate) use rewrite::{Export, Merge};
@@ -66,6 +67,28 @@ pub(crate) struct Shared {
     /// No progress on standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+/// What to do with what is found in the output folder.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Found {
+    /// What to do with an unfinished run in DIR
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) resume: Resume,
+    /// Replace a finished model in DIR
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+impl Found {
+    /// As the library wants it.
+    pub(crate) fn policy(self) -> (artifact::Resume, Existing) {
+        let resume = match self.resume {
+            Resume::Auto => artifact::Resume::Auto,
+            Resume::Never => artifact::Resume::Never,
+        };
+        (resume, if self.overwrite { Existing::Overwrite } else { Existing::Refuse })
+    }
 }
 
 /// How a model is run.
@@ -146,12 +169,8 @@ pub(crate) struct Compress {
     /// Linears to leave as they are, at 16 bits: model.layers.0.**, **.down_proj
     #[arg(long, value_name = "PATTERN,..", value_delimiter = ',')]
     pub(crate) skip: Vec<String>,
-    /// What to do with an unfinished run in DIR
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) resume: Resume,
-    /// Replace a finished model in DIR
-    #[arg(long)]
-    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) found: Found,
     /// Check everything, print the plan and the memory it will take, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,

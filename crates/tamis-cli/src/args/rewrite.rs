@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Resume, Shared};
+use super::{Found, Shared};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -22,12 +22,8 @@ pub(crate) struct Export {
     /// Share of the ortho stream, where there is one
     #[arg(long, value_name = "A", default_value_t = 1.0)]
     pub(crate) alpha: f32,
-    /// What to do with an unfinished run in DIR
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) resume: Resume,
-    /// Replace a finished model in DIR
-    #[arg(long)]
-    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) found: Found,
     #[command(flatten)]
     pub(crate) shared: Shared,
 }
@@ -57,12 +53,8 @@ pub(crate) struct Merge {
     /// Quantised linears: write 16 bits in place of the integers
     #[arg(long)]
     pub(crate) dequantise: bool,
-    /// What to do with an unfinished run in DIR
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) resume: Resume,
-    /// Replace a finished model in DIR
-    #[arg(long)]
-    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) found: Found,
     #[command(flatten)]
     pub(crate) shared: Shared,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Resume, Shared};
+use super::{Found, Shared};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -128,12 +128,8 @@ pub(crate) struct Recover {
     /// Order of sequences, noise, first values of additions
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// What to do with an unfinished run in DIR
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) resume: Resume,
-    /// Replace a finished model in DIR
-    #[arg(long)]
-    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) found: Found,
     /// Check everything, print the plan and the memory it will take, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::artifact::{Existing, Resume};
 use tamis::calibrate::{choose_apart, read_documents};
 use tamis::compress::Threads;
 use tamis::error::Error;
@@ -32,8 +31,6 @@ pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let calibration = args.calibration.as_deref().map(|file| calibrate(args, &recipe, &checkpoint, file));
     let ops = kernels(args.shared.threads, Mode::CALIBRATION)?.ops;
-    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
-    let resume = if args.resume == args::Resume::Auto { Resume::Auto } else { Resume::Never };
     let job = Job {
         checkpoint: &checkpoint,
         recipe: &recipe,
@@ -41,7 +38,7 @@ pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
         ops: &*ops,
         threads: Threads::new(threads(args.shared.threads)),
         output: &args.output,
-        policy: (resume, existing),
+        policy: args.found.policy(),
     };
     let estimate = Estimate::of(&job)?;
     if args.dry_run {

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::artifact::{Existing, Resume};
 use tamis::job::export;
 use tamis::load::Checkpoint;
 use tamis::units::Alpha;
@@ -16,10 +15,8 @@ use crate::terminal::{Progress, human_bytes};
 pub(crate) fn run(args: &args::Export) -> anyhow::Result<()> {
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&args.model)?;
-    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
-    let resume = if args.resume == args::Resume::Auto { Resume::Auto } else { Resume::Never };
     let mut bar = Progress::new("export", args.shared.quiet);
-    let target = (args.output.as_path(), (resume, existing));
+    let target = (args.output.as_path(), args.found.policy());
     let manifest = export(&checkpoint, Alpha::new(args.alpha)?, target, &mut |done, total| {
         bar.update(done as u64, total as u64, "parts");
     })?;

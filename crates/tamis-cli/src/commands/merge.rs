@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::artifact::{Existing, Resume};
 use tamis::job::{Losses, Merge};
 use tamis::load::{Checkpoint, open_adapter};
 
@@ -18,15 +17,13 @@ pub(crate) fn run(args: &args::Merge) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let adapter = open_adapter(&args.adapter, checkpoint.config())?;
     let ops = kernels(args.shared.threads, Mode::EXACT)?.ops;
-    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
-    let resume = if args.resume == args::Resume::Auto { Resume::Auto } else { Resume::Never };
     let merge = Merge {
         checkpoint: &checkpoint,
         adapter: &adapter,
         losses: Losses { keep_zeros: args.keep_zeros, dequantise: args.dequantise },
         ops: &*ops,
         output: &args.output,
-        policy: (resume, existing),
+        policy: args.found.policy(),
     };
     let mut bar = Progress::new("merge", args.shared.quiet);
     let manifest = merge.run(&mut |done, total| bar.update(done as u64, total as u64, "blocks"))?;

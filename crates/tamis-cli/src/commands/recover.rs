@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::artifact::Existing;
+use tamis::artifact::Resume;
 use tamis::calibrate::read_documents;
 use tamis::error::Error;
 use tamis::load::Checkpoint;
@@ -43,6 +43,7 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
     let settings = settings(args, &texts, teacher.is_some());
     let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
     let checkpointing = if args.recompute { Checkpointing::Blocks } else { Checkpointing::Off };
+    let (resume, existing) = args.found.policy();
     let run = Run {
         workers,
         checkpoint: &checkpoint,
@@ -51,12 +52,12 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
         settings: &settings,
         texts: &texts,
         output: &args.output,
-        existing: if args.overwrite { Existing::Overwrite } else { Existing::Refuse },
+        existing,
     };
     if args.dry_run {
         return if workers.is_first() { dry_run(args, &settings, &run.estimate()?) } else { Ok(()) };
     }
-    if args.resume == args::Resume::Never && workers.is_first() {
+    if resume == Resume::Never && workers.is_first() {
         Folder::create(&args.output)?.clear()?;
     }
     check_alike(workers)?;

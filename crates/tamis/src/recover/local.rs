@@ -30,7 +30,6 @@ use crate::model::block::{NormRole, Role};
 use crate::model::decoder::Stem;
 use crate::model::rotation::Rotation;
 use crate::model::{Block, Config};
-use crate::ops::backward::AdamStep;
 
 /// Tokens that go through a block together.
 const TOGETHER: usize = 2048;
@@ -61,6 +60,8 @@ pub struct Reconstruction<'a> {
     pub settings: &'a LocalSettings,
     /// What they learn on.
     pub windows: &'a Windows,
+    /// What to do with unfinished and finished work in the output folder.
+    pub policy: (Resume, Existing),
 }
 
 /// What became of one block: mean squared difference from the dense output, over the mean square of that.
@@ -95,8 +96,7 @@ impl Reconstruction<'_> {
             return Err(Error::usage("the teacher has another shape than the model")
                 .next("use the dense model that this one was made from"));
         }
-        let policy = (Resume::Auto, Existing::Overwrite);
-        let mut rewrite = Rewrite::open(self.checkpoint, output, notes, policy)?;
+        let mut rewrite = Rewrite::open(self.checkpoint, output, notes, self.policy)?;
         for part in [Part::Embedding, Part::Head] {
             if !rewrite.has(part) {
                 rewrite.put(part, &|name, stored| replaced(&Changed::new(), name, stored))?;
@@ -232,7 +232,7 @@ impl Reconstruction<'_> {
                 let problem = format!("gradients of block {index} are not finite at step {step}");
                 return Err(Error::new(Kind::NonFinite, problem).next("choose a smaller --lr"));
             }
-            parameters.step(self.how.ops, &adam(&optimiser, (step, steps), norm));
+            parameters.step(self.how.ops, &optimiser.adam((step, optimiser.rate(step, steps)), norm));
             refresh_block(self.how, (block, &plan), &parameters)?;
         }
         changed_block(self.checkpoint, self.how.ops, (&plan, index), &parameters)
@@ -254,19 +254,6 @@ impl Reconstruction<'_> {
             out.iter_mut().zip(y).for_each(|(out, y)| *out = factor * (*out - y));
             trainee.backward(pass, tape, to, out);
         });
-    }
-}
-
-fn adam(optimiser: &Optimiser, (step, steps): (usize, usize), norm: f64) -> AdamStep {
-    let clip = f64::from(optimiser.clip);
-    AdamStep {
-        lr: optimiser.rate(step, steps) as f32,
-        beta1: optimiser.betas.0,
-        beta2: optimiser.betas.1,
-        eps: optimiser.eps,
-        weight_decay: optimiser.weight_decay,
-        gradient_scale: if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 },
-        step: step as u32,
     }
 }
 

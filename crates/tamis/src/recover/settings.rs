@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::trainable::Spec;
 use crate::error::{Error, Result};
+use crate::ops::backward::AdamStep;
 
 /// How the learning rate falls after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,22 @@ impl Optimiser {
                 Schedule::Linear => left,
                 Schedule::Constant => 1.0,
             }
+    }
+}
+
+impl Optimiser {
+    /// The step of this number, counted from 1, at `rate`, with gradients of norm `norm` clipped.
+    pub fn adam(&self, (step, rate): (usize, f64), norm: f64) -> AdamStep {
+        let clip = f64::from(self.clip);
+        AdamStep {
+            lr: rate as f32,
+            beta1: self.betas.0,
+            beta2: self.betas.1,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+            gradient_scale: if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 },
+            step: step as u32,
+        }
     }
 }
 

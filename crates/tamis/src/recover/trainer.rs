@@ -14,13 +14,12 @@ use super::checkpoint::{Record, Verdict};
 use super::crown::{Goal, Losses, Opinions};
 use super::gradient::Dropout;
 use super::report::Point;
-use super::sequences::Sequences;
+use super::sequences::{Order, Sequences};
 use super::settings::Settings;
 use super::student::{Arithmetic, Batch, Student, mean_loss};
 use super::teacher::Teacher;
 use crate::error::{Error, Kind, Result};
 use crate::model::block::Role;
-use crate::ops::backward::AdamStep;
 use crate::units::Alpha;
 use crate::workers::Workers;
 
@@ -139,9 +138,10 @@ impl<'a> Trainer<'a> {
     fn steps(&mut self, books: &mut Books<'a>, record: &mut Record, watch: &mut Watch<'_>) -> Result<()> {
         let steps = self.settings.steps;
         let (mut since, mut failures) = (Since::default(), 0);
+        let mut order = self.texts.train.order(self.settings.seed);
         while record.step < steps && !self.is_stale(record) {
             let started = Instant::now();
-            let Some(stepped) = self.step(record)? else {
+            let Some(stepped) = self.step(record, &mut order)? else {
                 failures += 1;
                 self.retreat(books, record, failures)?;
                 books.rewind(record.step)?;
@@ -188,9 +188,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// One step; nothing where loss or gradients are not finite.
-    fn step(&mut self, record: &Record) -> Result<Option<Stepped>> {
+    fn step(&mut self, record: &Record, order: &mut Order) -> Result<Option<Stepped>> {
         let Settings { batch, length, dropout, seed, .. } = *self.settings;
-        let mut order = self.texts.train.order(seed);
         let first = record.step * batch + record.skipped;
         let numbers: Vec<usize> = self.workers.part(first..first + batch).collect();
         self.student.parameters.clear_grads();
@@ -246,17 +245,7 @@ impl<'a> Trainer<'a> {
     fn update(&mut self, record: &Record, grad_norm: f64) -> Result<f64> {
         let optimiser = &self.settings.optimiser;
         let rate = record.rate * optimiser.rate(record.step + 1, self.settings.steps);
-        let clip = f64::from(optimiser.clip);
-        let gradient_scale = if clip > 0.0 && grad_norm > clip { (clip / grad_norm) as f32 } else { 1.0 };
-        let step = AdamStep {
-            lr: rate as f32,
-            beta1: optimiser.betas.0,
-            beta2: optimiser.betas.1,
-            eps: optimiser.eps,
-            weight_decay: optimiser.weight_decay,
-            gradient_scale,
-            step: record.step as u32 + 1,
-        };
+        let step = optimiser.adam((record.step + 1, rate), grad_norm);
         self.student.parameters.step(self.how.ops, &step);
         self.student.refresh(self.how)?;
         Ok(rate)

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::artifact::MANIFEST;
 use tamis::artifact::digest::sha256;
 use tamis::calibrate::{choose_windows, read_documents};
 use tamis::error::Error;
@@ -32,12 +31,6 @@ pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
     let teacher = args.teacher.as_deref().ok_or_else(|| {
         Error::usage("a block learns from its dense original, and there is none").next("pass --teacher MODEL")
     })?;
-    if args.output.join(MANIFEST).exists() && !args.overwrite {
-        return Err(Error::usage("the folder already holds a complete model")
-            .file(&args.output)
-            .next("`--overwrite` replaces it; another output folder keeps it")
-            .into());
-    }
     let (checkpoint, teacher) = (Checkpoint::open(&args.model)?, Checkpoint::open(teacher)?);
     let length = args.length.min(checkpoint.config().context);
     let stream = token_stream(&checkpoint, &read_documents(&args.data)?)?;
@@ -54,6 +47,7 @@ pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
         how: Arithmetic { ops: &*ops, cache, exact: false, checkpointing: Checkpointing::Off },
         settings: &settings,
         windows: &windows,
+        policy: args.found.policy(),
     };
     if args.dry_run {
         let streams = human_bytes(run.stream_bytes());
