@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::Precision;
+use super::many::SIDE;
 use crate::aligned::Plain;
 use crate::isa::{Isa, Kernel};
 use crate::lanes::Lanes;
@@ -46,6 +47,17 @@ pub(crate) trait Dot: Copy + Send + Sync {
     /// Two rows side by side, as the lanes of a vector take them: `to[2 c + r] = rows[r][c]`, the
     /// second with zeros behind its end; only the first row where a lane takes one element.
     fn interleave(self, rows: [&[f32]; 2], to: &mut [Self::Element]);
+    /// `SIDE` rows of elements, `from.1` apart, side by side: what a lane takes of each, for each of `depth`
+    /// steps, whose results are `to.1` apart.
+    #[inline(always)]
+    fn turn(self, from: (&[Self::Element], usize), depth: usize, to: (&mut [Self::Element], usize)) {
+        for p in 0..depth {
+            let to = &mut to.0[p * to.1..][..SIDE * Self::LANE];
+            for (row, to) in to.chunks_exact_mut(Self::LANE).enumerate() {
+                to.copy_from_slice(&from.0[row * from.1 + p * Self::LANE..][..Self::LANE]);
+            }
+        }
+    }
     /// Elements as f32, where they need no conversion.
     fn borrow_mut(elements: &mut [Self::Element]) -> Option<&mut [f32]>;
     /// The rows of a matrix as elements, where it stores them as such.

@@ -6,14 +6,13 @@
 //! panels are added in order. For `dW`, x is packed once; a task packs its own columns of dy and
 //! keeps them in its cache.
 
-use std::cell::Cell;
 use std::ops::Range;
 
 use super::outer::{Left, Mode, Place, Right, Size, outer};
 use super::packed::{Matrix, lane_elements, pack, packed_lines};
 use super::{
-    Dot, DotKernel, OPERAND, Operand, PANEL_STEP, Part, Precision, SCRATCH, of_lines, panel_rows,
-    part_operand, run_dot,
+    Dot, DotKernel, OPERAND, Operand, PACKED_ROWS, PANEL_STEP, Part, Precision, SCRATCH, of_lines,
+    panel_rows, part_operand, run_dot,
 };
 use crate::aligned::{Aligned, Line, numbers_mut, row_lines};
 use crate::pack::RowSource;
@@ -25,11 +24,6 @@ const PACKED: usize = 1536;
 const PACK_PAIRS: usize = 8;
 /// Most rows of dx in a task: each block of W that is in the L1 cache is used for all of them.
 const ROWS: usize = 192;
-
-thread_local! {
-    /// The calling thread's packed operand.
-    static PACKED_ROWS: Cell<Aligned> = const { Cell::new(Aligned::new()) };
-}
 
 /// `dx[m, k] = dy[m, n] * W`, `W` of shape `[n, k]`; `m = dx.len() / k`.
 ///

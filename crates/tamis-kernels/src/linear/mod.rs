@@ -8,6 +8,7 @@
 mod blocks;
 mod dot;
 mod gradient;
+mod many;
 mod outer;
 mod packed;
 pub mod scalar;
@@ -18,6 +19,7 @@ use std::ops::Range;
 
 pub(crate) use dot::{Dot, DotKernel, Operand, run_dot};
 pub use gradient::{input_gradient, weight_gradient};
+pub use many::linear_many;
 pub(crate) use outer::{Left, Mode, Place, Right, Size, outer};
 pub(crate) use packed::{Matrix, lane_elements, pack};
 pub(crate) use tile::{BLOCK_BYTES, Rows, Sink, product};
@@ -52,6 +54,8 @@ thread_local! {
     static SCRATCH: Cell<(Aligned, Aligned)> = const { Cell::new((Aligned::new(), Aligned::new())) };
     /// The calling thread's converted x: new memory for each call costs its page faults.
     static OPERAND: Cell<Aligned> = const { Cell::new(Aligned::new()) };
+    /// The same, or W, packed for `outer`.
+    static PACKED_ROWS: Cell<Aligned> = const { Cell::new(Aligned::new()) };
     /// The same, side by side for a sparse stream.
     static TRANSPOSED: Cell<Aligned> = const { Cell::new(Aligned::new()) };
 }

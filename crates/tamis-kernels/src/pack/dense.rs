@@ -91,6 +91,13 @@ impl DenseF32 {
 }
 
 impl DenseHalf {
+    /// All values, row-major, where they are bfloat16.
+    pub fn bf16_mut(&mut self) -> Option<&mut [bf16]> {
+        match &mut self.data {
+            HalfData::F16(_) => None,
+            HalfData::Bf16(values) => Some(values),
+        }
+    }
     /// Takes `rows * cols` values, row-major.
     pub fn new(rows: usize, cols: usize, data: HalfData) -> Result<Self, PackError> {
         check(rows, cols, data.len())?;

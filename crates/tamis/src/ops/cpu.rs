@@ -6,7 +6,7 @@ use tamis_kernels::pack::HalfData;
 use tamis_kernels::quantized::{self, Product};
 use tamis_kernels::{Isa, activation, gram, norm, rope};
 
-use super::{Ops, Precision};
+use super::{Buffers, Ops, Precision};
 use crate::model::config::{Activation, Norm};
 use crate::model::{Linear, NormWeights, Weight};
 use crate::units::Alpha;
@@ -16,12 +16,15 @@ use crate::units::Alpha;
 pub struct Cpu {
     kernels: tamis_kernels::Cpu,
     precision: Precision,
+    /// Memory for activations of training.
+    pub(super) buffers: Buffers,
 }
 
 impl Cpu {
     /// `precision` is that of the matrix products.
     pub fn new(isa: Isa, threads: usize, precision: Precision) -> Self {
-        Self { kernels: tamis_kernels::Cpu::new(isa, threads), precision }
+        let kernels = tamis_kernels::Cpu::new(isa, threads);
+        Self { kernels, precision, buffers: Buffers::default() }
     }
 
     /// The product with weights that are not tiled.
@@ -58,7 +61,7 @@ fn product<'a>(layer: &'a Linear, alpha: Alpha, y: &'a mut [f32]) -> Option<Prod
     Some(Product { weights: base, stream, y })
 }
 
-fn add_bias(layer: &Linear, y: &mut [f32]) {
+pub(super) fn add_bias(layer: &Linear, y: &mut [f32]) {
     if let Some(bias) = &layer.bias {
         y.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
     }

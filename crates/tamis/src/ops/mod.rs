@@ -4,12 +4,14 @@
 //! the number of threads can change a bit of the result.
 
 pub mod backward;
+mod buffers;
 mod cpu;
 mod reference;
 
 use std::sync::{Mutex, PoisonError};
 
 pub use backward::Backward;
+pub use buffers::{Buffer, Buffers};
 pub use cpu::Cpu;
 pub use reference::Reference;
 pub use tamis_kernels::attention::{AttentionParams, CacheFull, CacheType, KvLayer};

@@ -6,36 +6,42 @@ use super::parameters::Parameters;
 use super::plan::BlockPlan;
 use crate::model::block::{Block, NormRole, Role};
 use crate::model::config::NormPlacement;
-use crate::ops::KvLayer;
 use crate::ops::backward::{Normed, Sequence, SequenceGradient};
+use crate::ops::{Buffer, KvLayer};
 
 /// What one block wrote down; all `[m, ...]`. What is cheap to make again is not kept.
 #[derive(Debug)]
 pub struct Tape {
     /// The residual stream before the block.
-    x: Vec<f32>,
+    x: Buffer,
     /// Queries and keys before their norms, where they have some.
-    raw: Option<(Vec<f32>, Vec<f32>)>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
+    raw: Option<(Buffer, Buffer)>,
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
     /// What attention hands to o.
-    mixed: Vec<f32>,
+    mixed: Buffer,
     attention: Branch,
+    mlp: Mlp,
+}
+
+/// What the second half wrote down.
+#[derive(Debug)]
+struct Mlp {
     /// The residual stream between attention and MLP.
-    middle: Vec<f32>,
-    gate: Option<Vec<f32>>,
-    up: Vec<f32>,
-    mlp: Branch,
+    x: Buffer,
+    gate: Option<Buffer>,
+    up: Buffer,
+    branch: Branch,
 }
 
 /// What the end of a sub-layer wrote down.
 #[derive(Debug, Default)]
 struct Branch {
     /// The branch before its own norm (norms before and after).
-    branch: Option<Vec<f32>>,
+    branch: Option<Buffer>,
     /// The sum before its norm (norms after).
-    sum: Option<Vec<f32>>,
+    sum: Option<Buffer>,
 }
 
 /// A block with its plan and its index.
@@ -57,7 +63,7 @@ impl<'a> Trainee<'a> {
     }
 
     /// The residual stream after the block, and the tape.
-    pub fn forward(self, pass: Pass<'_>, x: Vec<f32>) -> (Tape, Vec<f32>) {
+    pub fn forward(self, pass: Pass<'_>, x: Buffer) -> (Tape, Buffer) {
         let h = self.sublayer_input(pass, NormRole::Attention, &x);
         let [q, k, v] = [Role::Q, Role::K, Role::V].map(|role| pass.forward(self.place(role), &h));
         drop(h);
@@ -75,78 +81,99 @@ impl<'a> Trainee<'a> {
         }
         let mixed = self.attend(pass, (&q, &k, &v));
         let branch = pass.forward(self.place(Role::O), &mixed);
-        let (attention, middle) =
-            self.sublayer_output(pass, (NormRole::Attention, NormRole::PostAttention), branch, x.clone());
+        let roles = (NormRole::Attention, NormRole::PostAttention);
+        let (attention, middle) = self.sublayer_output(pass, roles, branch, &x);
+        let (mlp, out) = self.mlp(pass, middle);
+        (Tape { x, raw, q, k, v, mixed, attention, mlp }, out)
+    }
 
-        let h = self.sublayer_input(pass, NormRole::Mlp, &middle);
+    fn mlp(self, pass: Pass<'_>, x: Buffer) -> (Mlp, Buffer) {
+        let h = self.sublayer_input(pass, NormRole::Mlp, &x);
         let gate = self.block.linear(Role::Gate).map(|_| pass.forward(self.place(Role::Gate), &h));
         let up = pass.forward(self.place(Role::Up), &h);
+        drop(h);
         let inner = self.activated(pass, gate.as_deref(), &up);
         let branch = pass.forward(self.place(Role::Down), &inner);
-        let (mlp, out) =
-            self.sublayer_output(pass, (NormRole::Mlp, NormRole::PostMlp), branch, middle.clone());
-        (Tape { x, raw, q, k, v, mixed, attention, middle, gate, up, mlp }, out)
+        let (branch, out) = self.sublayer_output(pass, (NormRole::Mlp, NormRole::PostMlp), branch, &x);
+        (Mlp { x, gate, up, branch }, out)
     }
 
     /// The gradient of the residual stream before the block; adds those of what is trained.
-    pub fn backward(self, pass: Pass<'_>, tape: Tape, to: &mut Parameters, dout: Vec<f32>) -> Vec<f32> {
-        let middle = self.mlp_back(pass, &tape, to, dout);
-        self.attention_back(pass, &tape, to, middle)
-    }
-
-    fn mlp_back(self, pass: Pass<'_>, tape: &Tape, to: &mut Parameters, dout: Vec<f32>) -> Vec<f32> {
-        let roles = (NormRole::Mlp, NormRole::PostMlp);
-        let (mut dx, dbranch) = self.output_back(pass, roles, &tape.mlp, to, dout);
-        let inner = self.activated(pass, tape.gate.as_deref(), &tape.up);
-        let dinner = pass.backward(self.place(Role::Down), to, &inner, dbranch.as_deref().unwrap_or(&dx));
-        drop(inner);
-        let kind = pass.config.activation;
-        let (mut gate, mut up) = (tape.gate.clone(), tape.up.clone());
-        match &mut gate {
-            Some(gate) => pass.ops.activation_gradient(kind, gate, Some(&mut up), &dinner),
-            None => pass.ops.activation_gradient(kind, &mut up, None, &dinner),
-        }
-        let h = self.sublayer_input(pass, NormRole::Mlp, &tape.middle);
-        let mut dh = pass.backward(self.place(Role::Up), to, &h, &up);
-        if let Some(gate) = gate {
-            let part = pass.backward(self.place(Role::Gate), to, &h, &gate);
-            pass.ops.add(&mut dh, &part);
-        }
-        let part = self.input_back(pass, NormRole::Mlp, to, (&tape.middle, dh));
-        pass.ops.add(&mut dx, &part);
-        dx
-    }
-
-    fn attention_back(self, pass: Pass<'_>, tape: &Tape, to: &mut Parameters, dout: Vec<f32>) -> Vec<f32> {
+    pub fn backward(self, pass: Pass<'_>, tape: Tape, to: &mut Parameters, dout: Buffer) -> Buffer {
+        let Tape { x, raw, q, k, v, mixed, attention, mlp } = tape;
+        let dout = self.mlp_back(pass, mlp, to, dout);
         let roles = (NormRole::Attention, NormRole::PostAttention);
-        let (mut dx, dbranch) = self.output_back(pass, roles, &tape.attention, to, dout);
-        let dmixed = pass.backward(self.place(Role::O), to, &tape.mixed, dbranch.as_deref().unwrap_or(&dx));
-        let [mut dq, mut dk, dv] = self.attend_back(pass, tape, &dmixed);
+        let (mut dx, dbranch) = self.output_back(pass, roles, &attention, to, dout);
+        let dmixed = pass.backward(self.place(Role::O), to, Some(&mixed), dbranch.as_deref().unwrap_or(&dx));
+        drop(mixed);
+        let [mut dq, mut dk, dv] = self.attend_back(pass, (&q, &k, &v), &dmixed);
         if let Some(angles) = pass.rotations.get(self.block.layer().rope) {
             pass.ops.rotate_back(&mut dq, pass.config.head_dim, &angles.cos, &angles.sin);
             pass.ops.rotate_back(&mut dk, pass.config.head_dim, &angles.cos, &angles.sin);
         }
-        if let Some((q, k)) = &tape.raw {
+        if let Some((q, k)) = &raw {
             dq = self.norm_back(pass, NormRole::Query, to, Normed { x: q, dy: &dq });
             dk = self.norm_back(pass, NormRole::Key, to, Normed { x: k, dy: &dk });
         }
-        let h = self.sublayer_input(pass, NormRole::Attention, &tape.x);
-        let mut dh = pass.backward(self.place(Role::Q), to, &h, &dq);
-        for (role, dy) in [(Role::K, dk), (Role::V, dv)] {
-            let part = pass.backward(self.place(role), to, &h, &dy);
-            pass.ops.add(&mut dh, &part);
-        }
-        let part = self.input_back(pass, NormRole::Attention, to, (&tape.x, dh));
-        pass.ops.add(&mut dx, &part);
+        let gradients = [(Role::Q, dq), (Role::K, dk), (Role::V, dv)];
+        self.inputs_back(pass, (NormRole::Attention, &x), to, gradients.into(), &mut dx);
         dx
     }
 
+    fn mlp_back(self, pass: Pass<'_>, tape: Mlp, to: &mut Parameters, dout: Buffer) -> Buffer {
+        let Mlp { x, mut gate, mut up, branch } = tape;
+        let (mut dx, dbranch) = self.output_back(pass, (NormRole::Mlp, NormRole::PostMlp), &branch, to, dout);
+        let down = self.place(Role::Down);
+        let inner = down.needs_input().then(|| self.activated(pass, gate.as_deref(), &up));
+        let dinner = pass.backward(down, to, inner.as_deref(), dbranch.as_deref().unwrap_or(&dx));
+        drop(inner);
+        let kind = pass.config.activation;
+        match &mut gate {
+            Some(gate) => pass.ops.activation_gradient(kind, gate, Some(&mut up), &dinner),
+            None => pass.ops.activation_gradient(kind, &mut up, None, &dinner),
+        }
+        drop(dinner);
+        let mut gradients = vec![(Role::Up, up)];
+        gradients.extend(gate.map(|gate| (Role::Gate, gate)));
+        self.inputs_back(pass, (NormRole::Mlp, &x), to, gradients, &mut dx);
+        dx
+    }
+
+    /// Back through the linears at the beginning of a sub-layer and the norm before them: adds to the gradient of
+    /// the stream `x`.
+    fn inputs_back(
+        self,
+        pass: Pass<'_>,
+        (norm, x): (NormRole, &[f32]),
+        to: &mut Parameters,
+        gradients: Vec<(Role, Buffer)>,
+        dx: &mut [f32],
+    ) {
+        let needed = gradients.iter().any(|(role, _)| self.place(*role).needs_input());
+        let h = needed.then(|| self.sublayer_input(pass, norm, x));
+        let mut sum: Option<Buffer> = None;
+        for (role, dy) in gradients {
+            let part = pass.backward(self.place(role), to, h.as_deref(), &dy);
+            match &mut sum {
+                Some(sum) => pass.ops.add(sum, &part),
+                None => sum = Some(part),
+            }
+        }
+        let dh = sum.expect("a sub-layer begins with a linear");
+        match pass.config.placement {
+            NormPlacement::Before | NormPlacement::Both => {
+                pass.ops.add(dx, &self.norm_back(pass, norm, to, Normed { x, dy: &dh }));
+            }
+            NormPlacement::After => pass.ops.add(dx, &dh),
+        }
+    }
+
     /// Every sequence attends to itself.
-    fn attend(self, pass: Pass<'_>, (q, k, v): (&[f32], &[f32], &[f32])) -> Vec<f32> {
+    fn attend(self, pass: Pass<'_>, (q, k, v): (&[f32], &[f32], &[f32])) -> Buffer {
         let config = pass.config;
         let params = self.block.attention(config);
         let (wide, narrow) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let mut mixed = vec![0.0; q.len()];
+        let mut mixed = pass.buffers.take(q.len());
         let rows = q.chunks(pass.length * wide).zip(mixed.chunks_mut(pass.length * wide));
         let pairs = k.chunks(pass.length * narrow).zip(v.chunks(pass.length * narrow));
         for ((q, mixed), (k, v)) in rows.zip(pairs) {
@@ -157,53 +184,35 @@ impl<'a> Trainee<'a> {
         mixed
     }
 
-    fn attend_back(self, pass: Pass<'_>, tape: &Tape, dmixed: &[f32]) -> [Vec<f32>; 3] {
+    fn attend_back(self, pass: Pass<'_>, (q, k, v): (&[f32], &[f32], &[f32]), dmixed: &[f32]) -> [Buffer; 3] {
         let config = pass.config;
         let params = self.block.attention(config);
         let wide = pass.length * config.heads * config.head_dim;
         let narrow = pass.length * config.kv_heads * config.head_dim;
-        let mut gradients = [&tape.q, &tape.k, &tape.v].map(|x| vec![0.0; x.len()]);
+        let mut gradients = [q, k, v].map(|x| pass.buffers.take(x.len()));
         let [dq, dk, dv] = &mut gradients;
         let dq = dq.chunks_mut(wide);
         let dkv = dk.chunks_mut(narrow).zip(dv.chunks_mut(narrow));
-        for (i, (q, (k, v))) in dq.zip(dkv).enumerate() {
-            let (wide, narrow) = (i * wide..i * wide + q.len(), i * narrow..i * narrow + k.len());
-            let input = Sequence { q: &tape.q[wide.clone()], k: &tape.k[narrow.clone()], v: &tape.v[narrow] };
-            pass.ops.attend_gradient(input, &params, &dmixed[wide], SequenceGradient { q, k, v });
+        for (i, (dq, (dk, dv))) in dq.zip(dkv).enumerate() {
+            let (wide, narrow) = (i * wide..i * wide + dq.len(), i * narrow..i * narrow + dk.len());
+            let input = Sequence { q: &q[wide.clone()], k: &k[narrow.clone()], v: &v[narrow] };
+            let to = SequenceGradient { q: dq, k: dk, v: dv };
+            pass.ops.attend_gradient(input, &params, &dmixed[wide], to);
         }
         gradients
     }
 
     /// What down sees.
-    fn activated(self, pass: Pass<'_>, gate: Option<&[f32]>, up: &[f32]) -> Vec<f32> {
-        let (mut x, up) = match gate {
-            Some(gate) => (gate.to_vec(), Some(up)),
-            None => (up.to_vec(), None),
-        };
-        pass.ops.activate(pass.config.activation, &mut x, up);
+    fn activated(self, pass: Pass<'_>, gate: Option<&[f32]>, up: &[f32]) -> Buffer {
+        let mut x = pass.buffers.copy(gate.unwrap_or(up));
+        pass.ops.activate(pass.config.activation, &mut x, gate.map(|_| up));
         x
     }
 
-    fn sublayer_input(self, pass: Pass<'_>, role: NormRole, x: &[f32]) -> Vec<f32> {
+    fn sublayer_input(self, pass: Pass<'_>, role: NormRole, x: &[f32]) -> Buffer {
         match (pass.config.placement, self.block.norm(role)) {
             (NormPlacement::Before | NormPlacement::Both, Some(norm)) => pass.norm(norm, x),
-            _ => x.to_vec(),
-        }
-    }
-
-    /// The gradient of the residual stream by way of what the sub-layer saw.
-    fn input_back(
-        self,
-        pass: Pass<'_>,
-        role: NormRole,
-        to: &mut Parameters,
-        (x, dh): (&[f32], Vec<f32>),
-    ) -> Vec<f32> {
-        match pass.config.placement {
-            NormPlacement::Before | NormPlacement::Both => {
-                self.norm_back(pass, role, to, Normed { x, dy: &dh })
-            }
-            NormPlacement::After => dh,
+            _ => pass.buffers.copy(x),
         }
     }
 
@@ -213,24 +222,26 @@ impl<'a> Trainee<'a> {
         self,
         pass: Pass<'_>,
         roles: (NormRole, NormRole),
-        branch: Vec<f32>,
-        mut x: Vec<f32>,
-    ) -> (Branch, Vec<f32>) {
+        branch: Buffer,
+        x: &[f32],
+    ) -> (Branch, Buffer) {
         let mut kept = Branch::default();
-        match self.block.norm(roles.1) {
+        let mut sum = match self.block.norm(roles.1) {
             Some(norm) => {
-                pass.ops.add(&mut x, &pass.norm(norm, &branch));
+                let normed = pass.norm(norm, &branch);
                 kept.branch = Some(branch);
+                normed
             }
-            None => pass.ops.add(&mut x, &branch),
-        }
+            None => branch,
+        };
+        pass.ops.add(&mut sum, x);
         match (pass.config.placement, self.block.norm(roles.0)) {
             (NormPlacement::After, Some(norm)) => {
-                let y = pass.norm(norm, &x);
-                kept.sum = Some(x);
+                let y = pass.norm(norm, &sum);
+                kept.sum = Some(sum);
                 (kept, y)
             }
-            _ => (kept, x),
+            _ => (kept, sum),
         }
     }
 
@@ -241,8 +252,8 @@ impl<'a> Trainee<'a> {
         roles: (NormRole, NormRole),
         kept: &Branch,
         to: &mut Parameters,
-        mut dout: Vec<f32>,
-    ) -> (Vec<f32>, Option<Vec<f32>>) {
+        mut dout: Buffer,
+    ) -> (Buffer, Option<Buffer>) {
         if let Some(sum) = &kept.sum {
             dout = self.norm_back(pass, roles.0, to, Normed { x: sum, dy: &dout });
         }
@@ -251,7 +262,7 @@ impl<'a> Trainee<'a> {
         (dout, dbranch)
     }
 
-    fn norm_back(self, pass: Pass<'_>, role: NormRole, to: &mut Parameters, at: Normed<'_>) -> Vec<f32> {
+    fn norm_back(self, pass: Pass<'_>, role: NormRole, to: &mut Parameters, at: Normed<'_>) -> Buffer {
         let weights = self.block.norm(role).expect("asked for only where there is one");
         pass.norm_back((weights, self.plan.norm(role)), to, at)
     }

@@ -5,8 +5,8 @@ use super::gradient::Pass;
 use super::parameters::Parameters;
 use super::plan::Plan;
 use crate::model::{Decoder, Linear};
-use crate::ops::Backward;
 use crate::ops::backward::{DivergenceWeight, Normed, Teacher};
+use crate::ops::{Backward, Buffer, each_piece};
 use crate::units::Alpha;
 
 /// Rows whose logits are in memory at once.
@@ -64,14 +64,14 @@ pub fn loss(
     plan: &Plan,
     to: &mut Parameters,
     (x, goal): (&[f32], Goal<'_>),
-) -> (Losses, Vec<f32>) {
+) -> (Losses, Buffer) {
     let crown = decoder.crown();
     let normed = crown.final_norm().map(|norm| pass.norm(norm, x));
     let h = normed.as_deref().unwrap_or(x);
-    let projected = crown.project_out().map(|project| project.apply(pass.ops, h, Alpha::ONE));
+    let projected = crown.project_out().map(|project| pass.product(project, h));
     let seen = projected.as_deref().unwrap_or(h);
     let width = pass.config.embedding_width;
-    let mut dh = vec![0.0; seen.len()];
+    let mut dh = pass.buffers.take(seen.len());
     let mut losses = Losses::default();
     for (index, (h, dh)) in seen.chunks(ROWS * width).zip(dh.chunks_mut(ROWS * width)).enumerate() {
         let rows = index * ROWS..index * ROWS + h.len() / width;
@@ -83,9 +83,7 @@ pub fn loss(
         }
     }
     if let Some(project) = crown.project_out() {
-        let mut back = vec![0.0; h.len()];
-        pass.ops.input_gradient(&dh, project, Alpha::ONE, &mut back);
-        dh = back;
+        dh = pass.product_back(project, &dh);
     }
     if let Some(norm) = crown.final_norm() {
         dh = pass.norm_back((norm, plan.final_norm), to, Normed { x, dy: &dh });
@@ -99,8 +97,8 @@ fn chunk(
     head: &Linear,
     h: &[f32],
     (rows, goal): (std::ops::Range<usize>, Goal<'_>),
-) -> (Losses, Vec<f32>) {
-    let mut logits = head.apply(pass.ops, h, Alpha::ONE);
+) -> (Losses, Buffer) {
+    let mut logits = pass.product(head, h);
     if let Some(cap) = pass.config.logit_softcap {
         logits.iter_mut().for_each(|l| *l = cap * (*l / cap).tanh());
     }
@@ -112,7 +110,7 @@ fn chunk(
     let mut sums = Losses::default();
     let total = |losses: &[f32]| losses.iter().map(|l| f64::from(*l)).sum::<f64>();
     let distilled = goal.teacher.filter(|_| goal.distillation > 0.0).map(|known| {
-        let mut logits = logits.clone();
+        let mut logits = pass.buffers.copy(&logits);
         let places = rows.start * known.top..rows.end * known.top;
         let teacher =
             Teacher { ids: &known.ids[places.clone()], log_probs: &known.log_probs[places], top: known.top };
@@ -129,7 +127,7 @@ fn chunk(
         pass.ops.add(&mut logits, &distilled);
     }
     if let Some(slopes) = slopes {
-        logits.iter_mut().zip(slopes).for_each(|(l, slope)| *l *= slope);
+        logits.iter_mut().zip(&slopes).for_each(|(l, slope)| *l *= slope);
     }
     (sums, logits)
 }
@@ -146,19 +144,46 @@ pub fn opinions(
     let mut logits = Vec::new();
     for x in x.chunks(ROWS * config.hidden) {
         teacher.logits(ops, x, Alpha::ONE, &mut logits);
-        for row in logits.chunks_exact_mut(config.vocab) {
-            row.iter_mut().for_each(|l| *l /= temperature);
-            let all = crate::model::logits::log_sum_exp(row).unwrap_or(f64::NAN);
-            let mut order: Vec<u32> = (0..row.len() as u32).collect();
-            let by_logit = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
-            order.select_nth_unstable_by(top - 1, by_logit);
-            order.truncate(top);
-            order.sort_unstable();
-            known.log_probs.extend(order.iter().map(|id| (f64::from(row[*id as usize]) - all) as f32));
-            known.ids.extend(order);
-        }
+        let mut said = vec![(0u32, 0.0f32); x.len() / config.hidden * top];
+        each_piece(ops, &mut logits, config.vocab, &|_, row| row.iter_mut().for_each(|l| *l /= temperature));
+        each_piece(ops, &mut said, top, &|i, said| {
+            likeliest(&logits[i * config.vocab..][..config.vocab], said)
+        });
+        known.ids.extend(said.iter().map(|(id, _)| id));
+        known.log_probs.extend(said.iter().map(|(_, log_prob)| log_prob));
     }
     known
+}
+
+/// The likeliest tokens of a row of logits, as many as `said` has room for, with their log-probabilities; in
+/// the order of their numbers. Of equal ones the first.
+fn likeliest(logits: &[f32], said: &mut [(u32, f32)]) {
+    let all = crate::model::logits::log_sum_exp(logits).unwrap_or(f64::NAN);
+    let top = said.len();
+    let mut found: Vec<(u32, f32)> = Vec::with_capacity(4 * top);
+    // Below what the top has already, nothing is looked at: few tokens ever get into `found`.
+    let mut bound = f32::NEG_INFINITY;
+    for (id, logit) in (0..).zip(logits) {
+        if *logit > bound || found.len() < top {
+            found.push((id, *logit));
+        }
+        if found.len() == 4 * top {
+            bound = cut(&mut found, top);
+        }
+    }
+    cut(&mut found, top);
+    found.sort_unstable_by_key(|(id, _)| *id);
+    for (said, (id, logit)) in said.iter_mut().zip(found) {
+        *said = (id, (f64::from(logit) - all) as f32);
+    }
+}
+
+/// Leaves the `top` largest; gives the least of them.
+fn cut(found: &mut Vec<(u32, f32)>, top: usize) -> f32 {
+    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let least = found.select_nth_unstable_by(top - 1, order).1.1;
+    found.truncate(top);
+    least
 }
 
 /// Adds the gradient of the first residual stream to that of the embedding, row by row.
@@ -180,4 +205,36 @@ pub(super) fn row_losses((ops, decoder): (&dyn Backward, &Decoder), x: &[f32], t
         ops.cross_entropy(&mut logits, targets, 0.0, losses);
     }
     losses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_are_those_of_a_whole_sort() {
+        for (vocab, top) in [(1, 1), (5, 5), (40, 1), (300, 64), (5000, 64)] {
+            // Few values, so that many are equal; and an order that keeps rising.
+            let rows = [
+                (0..vocab).map(|i| ((i * 7919) % 97) as f32 / 9.0).collect::<Vec<_>>(),
+                (0..vocab).map(|i| i as f32).collect(),
+            ];
+            for logits in rows {
+                let mut order: Vec<u32> = (0..vocab as u32).collect();
+                order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
+                order.truncate(top);
+                order.sort_unstable();
+                let mut said = vec![(0, 0.0); top];
+                likeliest(&logits, &mut said);
+                assert_eq!(said.iter().map(|(id, _)| *id).collect::<Vec<_>>(), order);
+                let all = logits.iter().map(|l| f64::from(*l).exp()).sum::<f64>().ln();
+                if all.is_finite() {
+                    let near = |(id, p): &(u32, f32)| {
+                        (f64::from(logits[*id as usize]) - all - f64::from(*p)).abs() < 1e-5
+                    };
+                    assert!(said.iter().all(near));
+                }
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Memory of a training run, known before it starts.
 //!
 //! Peak = the program + the tokens + both models as they run + masters, gradients and moments + what is written down on the
-//! way forward + the widest moment of the way back or of the head, whichever is larger.
+//! way forward + the widest moments of the way back and of the head, whose memory is kept.
 
 use serde::Serialize;
 
@@ -44,7 +44,7 @@ impl Estimate {
         let distilled = teacher.is_some() && settings.losses.distillation > 0.0;
         let optimiser = 16 * student.parameters.count() as u64;
         let tape = tape(config, settings, tokens);
-        let work = back(config, tokens).max(head(config, distilled)) + 4 * largest(config);
+        let work = back(config, tokens) + head(config, distilled) + 4 * largest(config);
         let student = model(&student.decoder);
         let teacher = teacher.map_or(0, model);
         let text = 4 * texts.tokens() as u64;
@@ -79,9 +79,9 @@ fn back(config: &Config, tokens: u64) -> u64 {
     4 * tokens * (5 * config.intermediate + 5 * config.hidden) as u64
 }
 
-/// Logits of a few rows, their copies, and the stream with its gradient.
+/// Logits of a few rows, their copies, and the teacher's.
 fn head(config: &Config, distilled: bool) -> u64 {
-    let copies = if distilled { 2 } else { 1 };
+    let copies = if distilled { 3 } else { 1 };
     4 * (ROWS * config.vocab) as u64 * copies
 }
 

@@ -5,10 +5,11 @@ use tamis_kernels::pack::DenseF32;
 
 use super::parameters::Parameters;
 use super::plan::{LinearPlan, NormPlan, Pair, Trained};
+use crate::model::adapter::LowRank;
 use crate::model::rotation::Rotation;
 use crate::model::{Config, Linear, NormWeights, Weight};
 use crate::ops::backward::Normed;
-use crate::ops::{Backward, CacheType};
+use crate::ops::{Backward, Buffer, Buffers, CacheType};
 use crate::units::Alpha;
 
 /// A pass forward and back over whole sequences of equal length.
@@ -24,6 +25,8 @@ pub struct Pass<'a> {
     pub length: usize,
     /// Numbers in which keys and values are read by attention.
     pub cache: CacheType,
+    /// Memory of activations.
+    pub buffers: &'a Buffers,
     /// Noise on the inputs of adapters.
     pub dropout: Dropout,
 }
@@ -48,9 +51,9 @@ impl Dropout {
         }
     }
     /// `x` with its noise, where there is any.
-    fn noisy(self, place: u64, x: &[f32]) -> Option<Vec<f32>> {
+    fn noisy(self, place: u64, x: &[f32], buffers: &Buffers) -> Option<Buffer> {
         (self.share > 0.0).then(|| {
-            let mut noisy = x.to_vec();
+            let mut noisy = buffers.copy(x);
             self.apply(place, &mut noisy);
             noisy
         })
@@ -73,27 +76,80 @@ pub(super) struct Place<'a> {
     pub(super) number: u64,
 }
 
+impl Place<'_> {
+    /// Whether the way back asks for what the layer saw.
+    pub(super) fn needs_input(self) -> bool {
+        self.linear.adapter.is_some() || !matches!(self.plan.weight, Trained::Frozen)
+    }
+    fn shape(self) -> (usize, usize) {
+        (self.linear.weight.rows(), self.linear.weight.cols())
+    }
+}
+
 impl Pass<'_> {
     /// `y` of `x`, with noise before an adapter that is trained.
-    pub(super) fn forward(self, at: Place<'_>, x: &[f32]) -> Vec<f32> {
-        let mut y = vec![0.0; x.len() / at.linear.weight.cols() * at.linear.weight.rows()];
-        self.ops.linear(x, at.linear, Alpha::ONE, &mut y);
+    pub(super) fn forward(self, at: Place<'_>, x: &[f32]) -> Buffer {
+        let mut y = self.product(at.linear, x);
         if let Some(adapter) = &at.linear.adapter {
-            let noisy = self.dropout.noisy(at.number, x);
-            adapter.add(self.ops, noisy.as_deref().unwrap_or(x), &mut y);
+            let noisy = self.dropout.noisy(at.number, x, self.buffers);
+            let inner = self.inner(adapter, noisy.as_deref().unwrap_or(x));
+            self.ops.add(&mut y, &self.product(adapter.b(), &inner));
         }
         y
     }
 
-    /// `dx` of `dy`; adds the gradients of what is trained.
-    pub(super) fn backward(self, at: Place<'_>, to: &mut Parameters, x: &[f32], dy: &[f32]) -> Vec<f32> {
-        let (n, k) = (at.linear.weight.rows(), at.linear.weight.cols());
+    /// `y` of `x`, without an adapter.
+    pub(super) fn product(self, linear: &Linear, x: &[f32]) -> Buffer {
+        let mut y = self.buffers.take(x.len() / linear.weight.cols() * linear.weight.rows());
+        self.ops.product(x, linear, Alpha::ONE, &mut y);
+        y
+    }
+
+    /// `dx` of `dy`, without an adapter.
+    pub(super) fn product_back(self, linear: &Linear, dy: &[f32]) -> Buffer {
+        let mut dx = self.buffers.take(dy.len() / linear.weight.rows() * linear.weight.cols());
+        self.ops.input_gradient(dy, linear, Alpha::ONE, &mut dx);
+        dx
+    }
+
+    /// `s x A^T`.
+    fn inner(self, adapter: &LowRank, x: &[f32]) -> Buffer {
+        let mut t = self.product(adapter.a(), x);
+        t.iter_mut().for_each(|t| *t *= adapter.scale());
+        t
+    }
+
+    /// `dx` of `dy`; adds the gradients of what is trained. `x` is what the layer saw, where that is needed.
+    pub(super) fn backward(
+        self,
+        at: Place<'_>,
+        to: &mut Parameters,
+        x: Option<&[f32]>,
+        dy: &[f32],
+    ) -> Buffer {
+        let (n, k) = at.shape();
         if let Some(bias) = at.plan.bias {
             let sums = to.grads(bias);
             dy.chunks_exact(n).for_each(|dy| sums.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy));
         }
+        if let Some(x) = x {
+            self.weight_back(at, to, (x, dy));
+        }
+        let mut dx = self.product_back(at.linear, dy);
+        if let Some(adapter) = &at.linear.adapter {
+            let x = x.expect("an adapter needs what its layer saw");
+            let part = self.adapter_back((at, adapter), to, (x, dy));
+            self.ops.add(&mut dx, &part);
+        }
+        debug_assert_eq!(dx.len(), dy.len() / n * k);
+        dx
+    }
+
+    /// Adds the gradient of the weight itself.
+    fn weight_back(self, at: Place<'_>, to: &mut Parameters, (x, dy): (&[f32], &[f32])) {
+        let (n, k) = at.shape();
         let dense = || {
-            let mut dw = vec![0.0; n * k];
+            let mut dw = self.buffers.zeros(n * k);
             self.ops.weight_gradient((dy, n), (x, k), &mut dw);
             dw
         };
@@ -102,34 +158,33 @@ impl Pass<'_> {
             Trained::Dense(id) => self.ops.weight_gradient((dy, n), (x, k), to.grads(*id)),
             Trained::Kept(id, kept) => kept.gather_add(self.ops, &dense(), to.grads(*id)),
             Trained::Masked(pair, kept, _) => {
-                let (all, mut masked) = (dense(), vec![0.0; n * k]);
+                let (all, mut masked) = (dense(), self.buffers.zeros(n * k));
                 kept.scatter(self.ops, (&kept.gather(self.ops, &all), &mut masked), &|_, dw| dw);
                 self.pair_of_product(*pair, to, (&masked, n, k));
             }
         }
-        let mut dx = vec![0.0; x.len()];
-        self.ops.input_gradient(dy, at.linear, Alpha::ONE, &mut dx);
-        if let Some(adapter) = &at.linear.adapter {
-            let noisy = self.dropout.noisy(at.number, x);
-            let seen = noisy.as_deref().unwrap_or(x);
-            // y += s (x A^T) B^T:  t = s x A^T,  dt = s dy B,  dB += dy^T t,  dA += dt^T x,  dx += dt A.
-            let (a, b) = (adapter.a(), adapter.b());
-            let rank = a.weight.rows();
-            let mut dt = vec![0.0; dy.len() / n * rank];
-            self.ops.input_gradient(dy, b, Alpha::ONE, &mut dt);
-            dt.iter_mut().for_each(|dt| *dt *= adapter.scale());
-            if let Trained::LowRank(pair) = at.plan.weight {
-                let t = adapter.inner(self.ops, seen);
-                self.ops.weight_gradient((dy, n), (&t, rank), to.grads(pair.b));
-                self.ops.weight_gradient((&dt, rank), (seen, k), to.grads(pair.a));
-            }
-            let mut part = vec![0.0; x.len()];
-            self.ops.input_gradient(&dt, a, Alpha::ONE, &mut part);
-            // The noise is a factor on x, so it is one on the gradient too.
-            if noisy.is_some() {
-                self.dropout.apply(at.number, &mut part);
-            }
-            self.ops.add(&mut dx, &part);
+    }
+
+    /// `y += s (x A^T) B^T`:  `t = s x A^T`,  `dt = s dy B`,  `dB += dy^T t`,  `dA += dt^T x`,  `dx = dt A`.
+    fn adapter_back(
+        self,
+        (at, adapter): (Place<'_>, &LowRank),
+        to: &mut Parameters,
+        (x, dy): (&[f32], &[f32]),
+    ) -> Buffer {
+        let noisy = self.dropout.noisy(at.number, x, self.buffers);
+        let seen = noisy.as_deref().unwrap_or(x);
+        let mut dt = self.product_back(adapter.b(), dy);
+        dt.iter_mut().for_each(|dt| *dt *= adapter.scale());
+        if let Trained::LowRank(pair) = at.plan.weight {
+            let t = self.inner(adapter, seen);
+            self.ops.weight_gradient((dy, at.shape().0), (&t, pair.rank), to.grads(pair.b));
+            self.ops.weight_gradient((&dt, pair.rank), (seen, at.shape().1), to.grads(pair.a));
+        }
+        let mut dx = self.product_back(adapter.a(), &dt);
+        // The noise is a factor on x, so it is one on the gradient too.
+        if noisy.is_some() {
+            self.dropout.apply(at.number, &mut dx);
         }
         dx
     }
@@ -151,8 +206,8 @@ impl Pass<'_> {
     }
 
     /// `y` of `x`.
-    pub(super) fn norm(self, weights: &NormWeights, x: &[f32]) -> Vec<f32> {
-        let mut y = vec![0.0; x.len()];
+    pub(super) fn norm(self, weights: &NormWeights, x: &[f32]) -> Buffer {
+        let mut y = self.buffers.take(x.len());
         self.ops.norm(x, self.config.norm, weights, &mut y);
         y
     }
@@ -163,8 +218,8 @@ impl Pass<'_> {
         (weights, plan): (&NormWeights, Option<NormPlan>),
         to: &mut Parameters,
         at: Normed<'_>,
-    ) -> Vec<f32> {
-        let mut dx = vec![0.0; at.x.len()];
+    ) -> Buffer {
+        let mut dx = self.buffers.take(at.x.len());
         let (mut dscale, mut dbias) = (vec![0.0; weights.scale.len()], vec![0.0; weights.scale.len()]);
         self.ops.norm_gradient(self.config.norm, weights, at, &mut dx, (&mut dscale, &mut dbias));
         if let Some(plan) = plan {

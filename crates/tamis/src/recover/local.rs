@@ -30,6 +30,7 @@ use crate::model::block::{NormRole, Role};
 use crate::model::decoder::Stem;
 use crate::model::rotation::Rotation;
 use crate::model::{Block, Config};
+use crate::ops::Buffer;
 
 /// Tokens that go through a block together.
 const TOGETHER: usize = 2048;
@@ -168,7 +169,8 @@ impl Reconstruction<'_> {
         let config = self.checkpoint.config();
         let dropout = Dropout::default();
         let (length, cache) = (self.windows.length(), self.how.cache);
-        f(Pass { ops: self.how.ops, config, rotations, length, cache, dropout })
+        let (ops, buffers) = (self.how.ops, &self.how.ops.buffers());
+        f(Pass { ops, config, rotations, length, cache, buffers, dropout })
     }
 
     /// Values of the stream in a batch.
@@ -176,10 +178,10 @@ impl Reconstruction<'_> {
         self.together() * self.windows.length() * self.checkpoint.config().hidden
     }
 
-    fn forward(&self, (block, index): (&Block, usize), rotations: &[Rotation], x: &[f32]) -> Vec<f32> {
+    fn forward(&self, (block, index): (&Block, usize), rotations: &[Rotation], x: &[f32]) -> Buffer {
         let rows = x.len() / self.checkpoint.config().hidden;
         self.with_pass(rows, rotations, |pass| {
-            Trainee { block, plan: &BlockPlan::FROZEN, index }.forward(pass, x.to_vec()).1
+            Trainee { block, plan: &BlockPlan::FROZEN, index }.forward(pass, pass.buffers.copy(x)).1
         })
     }
 
@@ -248,7 +250,7 @@ impl Reconstruction<'_> {
     ) {
         let rows = x.len() / self.checkpoint.config().hidden;
         self.with_pass(rows, rotations, |pass| {
-            let (tape, mut out) = trainee.forward(pass, x.to_vec());
+            let (tape, mut out) = trainee.forward(pass, pass.buffers.copy(x));
             let whole: f64 = y.iter().map(|y| f64::from(*y).powi(2)).sum();
             let factor = (2.0 / whole.max(f64::MIN_POSITIVE)) as f32;
             out.iter_mut().zip(y).for_each(|(out, y)| *out = factor * (*out - y));

@@ -49,22 +49,42 @@ impl Trained {
         (ops, masters): (&dyn Ops, &Parameters),
         make: fn(f32) -> T,
     ) -> Result<Option<Vec<T>>> {
-        if let Self::Frozen | Self::LowRank(_) = self {
+        if self.keeps_apart() {
             return Ok(None);
         }
         let mut values = vec![make(0.0); shape.0 * shape.1];
+        self.write(shape, (ops, masters), make, &mut values)?;
+        Ok(Some(values))
+    }
+
+    /// Whether the weight is left alone, and its addition, if it has one, is kept apart.
+    pub fn keeps_apart(&self) -> bool {
+        matches!(self, Self::Frozen | Self::LowRank(_))
+    }
+
+    /// Overwrites `to` with these values.
+    pub fn write<T: Send + Clone>(
+        &self,
+        shape: (usize, usize),
+        (ops, masters): (&dyn Ops, &Parameters),
+        make: fn(f32) -> T,
+        to: &mut [T],
+    ) -> Result<()> {
+        if self.mask().is_some() {
+            each_piece(ops, to, PIECE, &|_, to| to.fill_with(|| make(0.0)));
+        }
         match self {
             Self::Frozen | Self::LowRank(_) => {}
-            Self::Dense(id) => convert(ops, masters.values(*id), &mut values, make),
+            Self::Dense(id) => convert(ops, masters.values(*id), to, make),
             Self::Kept(id, kept) => {
-                kept.scatter(ops, (masters.values(*id), &mut values), &|_, value| make(value));
+                kept.scatter(ops, (masters.values(*id), to), &|_, value| make(value));
             }
             Self::Masked(pair, kept, base) => {
                 let product = pair.low_rank(shape, masters)?.product(ops);
-                kept.scatter(ops, (base, &mut values), &|at, value| make(value + product[at]));
+                kept.scatter(ops, (base, to), &|at, value| make(value + product[at]));
             }
         }
-        Ok(Some(values))
+        Ok(())
     }
 
     /// The mask that is kept, if there is one.

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::model::block::{NormRole, Role};
 use crate::model::rotation::Rotation;
 use crate::model::{Block, Decoder, Linear, Weight};
-use crate::ops::{Backward, CacheType, Ops};
+use crate::ops::{Backward, Buffer, CacheType, Ops};
 use crate::workers::Workers;
 
 /// What is kept of the way forward for the way back.
@@ -69,19 +69,21 @@ impl Student {
         let config = decoder.config();
         let positions: Vec<usize> = (0..batch.tokens.len()).map(|i| i % batch.length).collect();
         let rotations = Rotation::all(config, &positions);
+        let buffers = how.ops.buffers();
         let pass = Pass {
             ops: how.ops,
             config,
             rotations: &rotations,
             length: batch.length,
             cache: how.cache,
+            buffers: &buffers,
             dropout: batch.dropout,
         };
-        let mut x = decoder.stem().embed(how.ops, config, batch.tokens, &positions)?;
+        let mut x = buffers.copy(&decoder.stem().embed(how.ops, config, batch.tokens, &positions)?);
         let trainee = |index| Trainee { block: &decoder.blocks()[index], plan: &plan.blocks[index], index };
         let mut kept = Vec::new();
         for index in 0..decoder.blocks().len() {
-            let before = (how.checkpointing == Checkpointing::Blocks).then(|| x.clone());
+            let before = (how.checkpointing == Checkpointing::Blocks).then(|| buffers.copy(&x));
             let (tape, after) = trainee(index).forward(pass, x);
             x = after;
             kept.push(before.map_or_else(|| Kept::Tape(Box::new(tape)), Kept::Input));
@@ -97,9 +99,7 @@ impl Student {
         }
         if let Some(id) = plan.embedding {
             if let Some(project) = decoder.stem().project_in() {
-                let mut back = vec![0.0; batch.tokens.len() * config.embedding_width];
-                how.ops.input_gradient(&dx, project, crate::units::Alpha::ONE, &mut back);
-                dx = back;
+                dx = pass.product_back(project, &dx);
             }
             crown::embedding_back(pass, (batch.tokens, &dx), parameters.grads(id));
         }
@@ -138,7 +138,7 @@ impl Student {
 
 enum Kept {
     Tape(Box<Tape>),
-    Input(Vec<f32>),
+    Input(Buffer),
 }
 
 const SHAPE: &str = "a parameter has the shape of its layer";
@@ -190,16 +190,23 @@ fn refresh_linear(
         if let Some(values) = trained.values(shape, masters, |v| v)? {
             linear.weight = exact(shape, values);
         }
+    } else if let (false, Some(stored)) = (trained.keeps_apart(), half_of(&mut linear.weight)) {
+        trained.write(shape, masters, bf16::from_f32, stored)?;
     } else if let Some(values) = trained.values(shape, masters, bf16::from_f32)? {
         linear.weight = rounded(shape, values);
     }
     Ok(())
 }
 
+/// The values of a matrix of bf16: after the first refresh its memory is used again.
+fn half_of(weight: &mut Weight) -> Option<&mut [bf16]> {
+    if let Weight::Half(half) = weight { half.bf16_mut() } else { None }
+}
+
 /// Sum of the cross-entropies of the tokens of whole windows with what comes before them in the window, and
 /// their number: `length - 1` of each window.
 pub fn score(how: Arithmetic<'_>, decoder: &Decoder, windows: &[u32], length: usize) -> Result<(f64, usize)> {
-    const TOGETHER: usize = 2048;
+    const TOGETHER: usize = 1024;
     let (mut sum, mut count) = (0.0, 0);
     for tokens in windows.chunks((TOGETHER / length).max(1) * length) {
         let x = last_stream(how, decoder, (tokens, length))?;
@@ -242,17 +249,15 @@ pub fn opinions(
 }
 
 /// The last residual stream of whole sequences of equal length.
-fn last_stream(
-    how: Arithmetic<'_>,
-    decoder: &Decoder,
-    (tokens, length): (&[u32], usize),
-) -> Result<Vec<f32>> {
+fn last_stream(how: Arithmetic<'_>, decoder: &Decoder, (tokens, length): (&[u32], usize)) -> Result<Buffer> {
     let config = decoder.config();
     let positions: Vec<usize> = (0..tokens.len()).map(|i| i % length).collect();
     let rotations = Rotation::all(config, &positions);
     let dropout = Dropout::default();
-    let pass = Pass { ops: how.ops, config, rotations: &rotations, length, cache: how.cache, dropout };
-    let mut x = decoder.stem().embed(how.ops, config, tokens, &positions)?;
+    let Arithmetic { ops, cache, .. } = how;
+    let buffers = &ops.buffers();
+    let pass = Pass { ops, config, rotations: &rotations, length, cache, buffers, dropout };
+    let mut x = buffers.copy(&decoder.stem().embed(ops, config, tokens, &positions)?);
     for (index, block) in decoder.blocks().iter().enumerate() {
         x = Trainee { block, plan: &BlockPlan::FROZEN, index }.forward(pass, x).1;
     }

@@ -285,6 +285,8 @@ impl<'a> Trainer<'a> {
                 format!("{violations} weights outside the masks are not zero"),
             ));
         }
+        let buffers = self.how.ops.buffers();
+        buffers.release();
         let length = self.settings.length;
         let mean =
             |windows: &[u32]| mean_loss(self.how, self.workers, &self.student.decoder, (windows, length));
@@ -311,6 +313,8 @@ impl<'a> Trainer<'a> {
         }
         // Improvements count from the first validation on: a model that only gets worse is not trained on.
         record.stale = if valid < best - self.settings.improvement { 0 } else { record.stale + 1 };
+        // A save takes memory of its own.
+        buffers.release();
         let verdict = if valid < best { Verdict::Best } else { Verdict::Usual };
         books.save(&self.student.parameters, record, verdict)
     }

@@ -8,11 +8,23 @@ use super::{
     AdamStep, AttentionParams, Backward, DivergenceWeight, Normed, Sequence, SequenceGradient, Teacher,
 };
 use crate::model::config::{Activation, Norm};
-use crate::model::{Linear, NormWeights};
-use crate::ops::Cpu;
+use crate::model::{Linear, NormWeights, Weight};
+use crate::ops::cpu::add_bias;
+use crate::ops::{Buffers, Cpu, Ops};
 use crate::units::Alpha;
 
 impl Backward for Cpu {
+    fn buffers(&self) -> Buffers {
+        self.buffers.clone()
+    }
+    fn product(&self, x: &[f32], layer: &Linear, alpha: Alpha, y: &mut [f32]) {
+        if matches!(layer.weight, Weight::Tiled { .. }) {
+            return self.linear(x, layer, alpha, y);
+        }
+        let rounding = self.rounding(&layer.weight);
+        layer.weight.with_rows(alpha, |w| linear::linear_many(self.kernels(), x, w, rounding, y));
+        add_bias(layer, y);
+    }
     fn input_gradient(&self, dy: &[f32], layer: &Linear, alpha: Alpha, dx: &mut [f32]) {
         let rounding = self.rounding(&layer.weight);
         layer.weight.with_rows(alpha, |w| linear::input_gradient(self.kernels(), dy, w, rounding, dx));

@@ -9,7 +9,7 @@ pub use tamis_kernels::adam::AdamStep;
 pub use tamis_kernels::attention::{Sequence, SequenceGradient};
 pub use tamis_kernels::loss::{Teacher, Weight as DivergenceWeight};
 
-use super::{AttentionParams, Ops};
+use super::{AttentionParams, Buffers, Ops};
 use crate::model::config::{Activation, Norm};
 use crate::model::{Linear, NormWeights};
 use crate::units::Alpha;
@@ -25,6 +25,14 @@ pub struct Normed<'a> {
 
 /// What training needs computed. Shapes are row-major; `m` is the number of rows.
 pub trait Backward: Ops {
+    /// Memory for activations; fresh where none is kept.
+    fn buffers(&self) -> Buffers {
+        Buffers::default()
+    }
+    /// `y [m, out] = x [m, in] W(alpha)^T + b`, by sums in any order; rows do not depend on each other.
+    fn product(&self, x: &[f32], linear: &Linear, alpha: Alpha, y: &mut [f32]) {
+        self.linear(x, linear, alpha, y);
+    }
     /// `dx [m, in] = dy [m, out] W(alpha)`.
     fn input_gradient(&self, dy: &[f32], linear: &Linear, alpha: Alpha, dx: &mut [f32]);
     /// `dw [out, in] += dy^T x` for `dy [m, out]` and `x [m, in]`, each with its width.
