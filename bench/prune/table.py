@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""docs/pruning.md and docs/pruning.svg from the answers of experiments.py. Runs nothing and changes no figure.
+
+    bench/prune/table.py WORK docs/pruning.md --note "machine, date, commit"
+
+What was not run is left out of the tables and named below them. Python's standard library only.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+SHARES = (10, 20, 30, 40, 50)
+TITLES = {
+    "wanda50": "Wanda, 50 %", "wanda50-wiki": "Wanda, 50 %, calibrated on 32 x 512 tokens of wiki.valid.raw",
+    "sparsegpt50": "SparseGPT, 50 %", "2of4": "SparseGPT, 2:4",
+    "sparsegpt50-local": "SparseGPT, 50 %, block by block", "sparsegpt50-trained": "SparseGPT, 50 %, trained",
+    "sparsegpt50-local-trained": "SparseGPT, 50 %, block by block, trained",
+}
+
+
+class Answers:
+    def __init__(self, work):
+        self.work = Path(work)
+
+    def get(self, name):
+        path = self.work / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def perplexity(self, name):
+        found = self.get(f"{name}.eval")
+        return found and found["answer"]["tamis"]["perplexity"][0]
+
+    def recovery(self, name):
+        found = self.get(name)
+        return found and found["answer"]["tamis"]["recovery"]
+
+    def commands(self):
+        found = [json.loads(path.read_text()) for path in sorted(self.work.glob("*.json"))]
+        return [entry["command"] for entry in found if isinstance(entry, dict) and "command" in entry]
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows] + [""]
+
+
+def ratio(value, dense):
+    return f"{value:.1f} | {value / dense:.2f}"
+
+
+def half(answers, dense):
+    rows = []
+    for name, title in TITLES.items():
+        found = answers.perplexity(name)
+        if found:
+            rows.append([title, ratio(found["value"], dense), f"{found['stderr']:.1f}", f"{answers.get(name)['seconds']:.0f}"])
+    return table(["model", "perplexity", "over dense", "+-", "seconds of the last step"], rows)
+
+
+def curve(answers, dense, kind, shares):
+    rows = []
+    for share in shares:
+        before, after = answers.perplexity(f"{kind}{share}"), answers.perplexity(f"{kind}{share}-trained")
+        recovery = answers.recovery(f"{kind}{share}-trained")
+        if before:
+            row = [f"{share} %", ratio(before["value"], dense)]
+            row += [ratio(after["value"], dense)] if after else ["|"]
+            row += [f"{100 * recovery['recovered_fraction']:.0f} %", str(recovery["mask_violations"])] if recovery else ["", ""]
+            rows.append(row)
+    head = ["zeros", "as pruned", "over dense", "after training", "over dense", "recovered (C4)", "zeros lost"]
+    return table(head, rows)
+
+
+def extreme(answers, dense):
+    rows = []
+    for share in (70, 90):
+        for end, title in (("", "one shot"), ("-trained", "one shot, trained"), ("-gradual", "in stages, trained between")):
+            found = answers.perplexity(f"unstructured{share}{end}")
+            if found:
+                rows.append([f"{share} %", title, ratio(found["value"], dense)])
+    return table(["zeros", "how", "perplexity", "over dense"], rows)
+
+
+def picture(answers, dense):
+    """Perplexity over that of the dense model, logarithmic, by the share of zeros."""
+    width, height, left, bottom = 640, 400, 60, 50
+    most = 5000.0
+    place_x = lambda share: left + share / 60 * (width - left - 150)
+    place_y = lambda value: height - bottom - math.log(min(value / dense, most)) / math.log(most) * (height - bottom - 40)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+           f'<rect width="{width}" height="{height}" fill="white"/>',
+           f'<text x="{width / 2}" y="20" text-anchor="middle" font-size="14">Perplexity over dense by the share of zeros</text>']
+    for times in (1, 1.4, 3, 10, 100, 1000):
+        y = place_y(dense * times)
+        out.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - 150}" y2="{y:.1f}" stroke="#ddd"/>')
+        out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{times:g}</text>')
+    out += [f'<text x="{place_x(share):.1f}" y="{height - bottom + 18}" text-anchor="middle">{share} %</text>' for share in (0, *SHARES)]
+    lines = (("blocks", "", "#c30", "16 x 16 blocks"), ("blocks", "-trained", "#06c", "blocks, trained"),
+             ("tiers", "", "#e90", "tiers"), ("tiers", "-trained", "#093", "tiers, trained"))
+    for number, (kind, end, colour, title) in enumerate(lines):
+        found = [(share, answers.perplexity(f"{kind}{share}{end}")) for share in SHARES]
+        points = [(place_x(share), place_y(value["value"])) for share, value in found if value]
+        out.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" fill="none" stroke="{colour}"/>')
+        out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in points]
+        out.append(f'<text x="{width - 140}" y="{60 + 20 * number}" fill="{colour}">{title}</text>')
+    return "\n".join(out) + "\n</svg>\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work")
+    parser.add_argument("output")
+    parser.add_argument("--note", action="append", default=[])
+    args = parser.parse_args()
+    answers, output = Answers(args.work), Path(args.output)
+    dense = answers.perplexity("dense")["value"]
+    replaced = ((str(Path(args.work)) + "/", ""), (str(Path(args.work).resolve()) + "/", ""))
+    lines = ["# Pruning and recovery", "", "Made by `bench/prune/experiments.py` and `bench/prune/table.py`; do not edit.", ""]
+    lines += [f"* {note}" for note in args.note]
+    lines += [f"* dense: {dense:.2f}; perplexity on wiki.test.raw, which nothing is trained on or chosen by, first windows "
+              "of 2048 tokens, bf16 products", ""]
+    lines += ["## Half of all weights", "", *half(answers, dense)]
+    lines += ["## Blocks of 16 x 16", "", "![curve](pruning.svg)", "", *curve(answers, dense, "blocks", SHARES)]
+    lines += ["## Tiers: dense, 2:4, a quarter, nothing", "", *curve(answers, dense, "tiers", SHARES)]
+    lines += ["## Many zeros", "", *extreme(answers, dense), "## Commands", "", "Folders left out.", "", "```sh"]
+    for command in answers.commands():
+        words = ["tamis", *command[1:]]
+        for old, new in replaced:
+            words = [word.replace(old, new) for word in words]
+        words = [word.rsplit("/", 1)[-1] if word.startswith("/") else word for word in words]
+        lines.append(" ".join(words))
+    output.write_text("\n".join([*lines, "```", ""]), encoding="utf-8")
+    output.with_suffix(".svg").write_text(picture(answers, dense), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
