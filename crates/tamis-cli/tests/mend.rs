@@ -282,6 +282,8 @@ fn requests_without_meaning_are_usage_errors() {
     let stages = |more: &[&'static str]| [&["--steps", "9", "--stages"][..], more].concat();
     refused(&setup.recover(&setup.model, &out, &stages(&["0.5,0.4", "--method", "masked"])), 2, "must rise");
     refused(&setup.recover(&setup.model, &out, &stages(&["0.5", "--method", "full"])), 2, "masked");
+    let local = ["--stages", "0.5", "--method", "local", "--teacher", &setup.model];
+    refused(&setup.recover(&setup.model, &out, &local), 2, "masked");
     refused(&setup.recover(&setup.model, &out, &stages(&["0.5", "--method", "masked"])), 2, "--calibration");
     let lora = ["--method", "lora", "--targets", "x_proj", "--steps", "1"];
     refused(&setup.recover(&setup.model, &out, &lora), 2, "no linear is called x_proj");

@@ -35,6 +35,11 @@ use crate::terminal::{Progress, human_bytes, peak_memory};
 /// `tamis recover`.
 pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result<()> {
     if args.method == RecoverMethod::Local {
+        if args.pruning.stages.is_some() {
+            return Err(Error::usage("a run in stages trains by the method masked or masklora")
+                .next("try --method masked")
+                .into());
+        }
         return local::run(args);
     }
     let (started, begin) = (Instant::now(), peak_memory().unwrap_or(0));
