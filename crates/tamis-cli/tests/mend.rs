@@ -196,6 +196,58 @@ fn a_killed_run_ends_with_the_same_bytes() {
 }
 
 #[test]
+fn stages_end_with_the_zeros_asked_for_and_a_killed_run_goes_on_in_its_stage() {
+    let Some(setup) = Setup::new() else { return };
+    let (whole, killed, cache) = (setup.path("whole"), setup.path("killed"), setup.path("said.bin"));
+    let flags = ["--method", "masked", "--teacher", &setup.model, "--stages", "0.3,0.6", "--samples", "8"];
+    let steps =
+        ["--calibration", &setup.text, "--steps", "60", "--batch", "2", "--every", "5", "--lr", "1e-3"];
+    let flags = [&flags[..], &steps].concat();
+    let planned = json(&[&setup.recover(&setup.model, &whole, &flags)[..], &["--dry-run"]].concat());
+    assert_eq!(planned["tamis"]["stages"][1]["steps"], 40);
+    let cached = [&flags[..], &["--teacher-cache", &cache]].concat();
+    let report = json(&setup.recover(&setup.model, &whole, &cached))["tamis"]["recovery"].clone();
+    let number = |value: &Value, key: &str| value[key].as_f64().unwrap_or_else(|| panic!("{key}: {value}"));
+    let stages = report["stages"].as_array().unwrap();
+    assert_eq!((number(&stages[0], "sparsity"), number(&stages[1], "sparsity")), (0.3, 0.6));
+    assert!(stages.iter().all(|stage| number(stage, "best") < number(stage, "before")), "{report}");
+    assert_eq!(number(&report, "before"), number(&stages[1], "before"));
+    assert!(number(&report, "dense_perplexity") < number(&report, "saved"));
+    assert_eq!((&report["mask_violations"], &report["steps"]), (&0.into(), &60.into()));
+
+    let zeros = |model: &str| json(&["inspect", model, "--json"])["sparsity"].as_f64().unwrap();
+    let (once, sixty) =
+        (setup.path("once"), ["--recipe", "sparsegpt50", "--sparsity", "0.6", "--samples", "8", "-q"]);
+    let compress = ["compress", &setup.model, "-o", &once, "--calibration", &setup.text];
+    assert_eq!(run(&[&compress[..], &sixty].concat()).0, Some(0));
+    assert_eq!(zeros(&whole), zeros(&once));
+    assert_eq!(run(&["verify", &whole]).0, Some(0));
+    assert!(std::fs::metadata(&cache).unwrap().len() > 64);
+    let other = [&cached[..], &["--top", "8"]].concat();
+    let (code, _, message) = run(&setup.recover(&setup.model, &killed, &other));
+    assert!(code == Some(2) && message.contains("another teacher"), "{message}");
+    assert!(!Path::new(&killed).exists(), "nothing is begun");
+
+    for stage in ["1", "2"] {
+        let metrics = Path::new(&killed).join(".stages").join(stage).join("mended/metrics.jsonl");
+        let mut child = command(&setup.recover(&setup.model, &killed, &flags)).spawn().unwrap();
+        let started = Instant::now();
+        let lines = || std::fs::read_to_string(&metrics).unwrap_or_default().lines().count();
+        while lines() < 7 && started.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!Path::new(&killed).join("manifest.json").exists(), "killed too late");
+    }
+    assert!(Path::new(&killed).join(".stages/1/account.json").exists());
+    json(&setup.recover(&setup.model, &killed, &flags));
+    let model = |folder: &str| std::fs::read(Path::new(folder).join("model.safetensors")).unwrap();
+    assert_eq!(model(&whole), model(&killed));
+    assert!(!Path::new(&killed).join(".stages").exists());
+}
+
+#[test]
 fn requests_without_meaning_are_usage_errors() {
     let Some(setup) = Setup::new() else { return };
     let out = setup.path("out");
@@ -225,6 +277,14 @@ fn requests_without_meaning_are_usage_errors() {
     refused(&setup.recover(&setup.model, &out, &["--method", "local"]), 2, "--teacher");
     let blind = ["recover", &setup.model, "-o", &out, "--method", "full", "--data", &setup.text];
     refused(&blind, 2, "--valid");
+    let feature = ["--method", "full", "--steps", "1", "--feature", "1"];
+    refused(&setup.recover(&setup.model, &out, &feature), 2, "--teacher");
+    let stages = |more: &[&'static str]| [&["--steps", "9", "--stages"][..], more].concat();
+    refused(&setup.recover(&setup.model, &out, &stages(&["0.5,0.4", "--method", "masked"])), 2, "must rise");
+    refused(&setup.recover(&setup.model, &out, &stages(&["0.5", "--method", "full"])), 2, "masked");
+    let local = ["--stages", "0.5", "--method", "local", "--teacher", &setup.model];
+    refused(&setup.recover(&setup.model, &out, &local), 2, "masked");
+    refused(&setup.recover(&setup.model, &out, &stages(&["0.5", "--method", "masked"])), 2, "--calibration");
     let lora = ["--method", "lora", "--targets", "x_proj", "--steps", "1"];
     refused(&setup.recover(&setup.model, &out, &lora), 2, "no linear is called x_proj");
 }

@@ -12,6 +12,8 @@ Examples:
   tamis recover holes -o mended --method masked --teacher model.gguf --data train.jsonl --valid valid.txt
   tamis recover model.gguf -o adapter --method lora --data train.jsonl --valid valid.txt --targets q_proj,v_proj
   tamis recover holes -o mended --method masklora --data train.jsonl --valid valid.txt --steps 500 --dry-run
+  tamis recover dense -o tenth --method masked --teacher dense --stages 0.5,0.7,0.8,0.9 --calibration text.jsonl \
+      --data train.jsonl --valid valid.txt --steps 4000
 
 Methods:
   masked    the kept weights of pruned linears, the others whole, norms and biases; zeros stay zeros
@@ -20,6 +22,10 @@ Methods:
   full      everything
   local     block by block, the kept weights learn to give the dense block's output: a first mending, before one
             of the others, with one block in memory (needs a teacher; --epochs passes over --sequences windows)
+
+Stages: MODEL is pruned to the first share of zeros and trained, the result to the second, and so on. Every stage
+takes one part of the steps and the last one two; each has its own rise and fall of the learning rate and goes on in
+the text where the one before it stopped. In the report `before` is the perplexity after the last pruning.
 
 With a teacher the loss is the divergence from what it says; without one, that of the next token. A run that
 was stopped or killed goes on where it was last saved when the same command is given again.")]
@@ -44,7 +50,13 @@ pub(crate) struct Recover {
     /// The dense model, to learn from and to compare with
     #[arg(long, value_name = "MODEL")]
     pub(crate) teacher: Option<String>,
-    /// Steps of the optimiser [default: one epoch]
+    /// Keep what the teacher says in FILE, for other runs with the same teacher, text, --length, --top and
+    /// --temperature; 512 bytes a token at the usual --top
+    #[arg(long, value_name = "FILE", requires = "teacher")]
+    pub(crate) teacher_cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pruning: Stages,
+    /// Steps of the optimiser, of all stages together [default: one epoch]
     #[arg(long, value_name = "N", conflicts_with_all = ["epochs", "sequences"])]
     pub(crate) steps: Option<usize>,
     /// Passes over the text
@@ -101,6 +113,10 @@ pub(crate) struct Recover {
     /// Factor on the divergence from the teacher [default: 1 with a teacher]
     #[arg(long, value_name = "W")]
     pub(crate) distill: Option<f32>,
+    /// Factor on the difference of every block's output from the teacher's, relative to it (SquareHead). The
+    /// teacher's streams are not kept on disk, so it runs again in every step: about a quarter more time
+    #[arg(long, value_name = "W", default_value_t = 0.0)]
+    pub(crate) feature: f32,
     /// Factor on the loss of the next token [default: 0 with a teacher, else 1]
     #[arg(long, value_name = "W")]
     pub(crate) next_token: Option<f32>,
@@ -155,6 +171,27 @@ pub(crate) struct Pretrain {
     pub(crate) exam: bool,
     #[command(flatten)]
     pub(crate) shared: Shared,
+}
+
+/// Pruning in stages, with training between.
+#[derive(Debug, Args)]
+pub(crate) struct Stages {
+    /// Prune MODEL in stages and train after each (masked, masklora): shares of zeros, rising
+    #[arg(long, value_name = "SHARE,..", value_delimiter = ',')]
+    pub(crate) stages: Option<Vec<f64>>,
+    /// Make N stages, quick at first and slow at the end, up to the only share of --stages, or from the first to the
+    /// second (cubic schedule)
+    #[arg(long, value_name = "N", requires = "stages")]
+    pub(crate) cubic: Option<usize>,
+    /// Text that decides what every stage leaves out
+    #[arg(long, value_name = "FILE", requires = "stages")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Windows of it [default: the recipe's]
+    #[arg(long, value_name = "N", requires = "stages")]
+    pub(crate) samples: Option<usize>,
+    /// How every stage prunes: a name (`tamis recipe`) or a file [default: sparsegpt50]
+    #[arg(long, value_name = "RECIPE", requires = "stages")]
+    pub(crate) recipe: Option<String>,
 }
 
 /// Methods that choose a best step.

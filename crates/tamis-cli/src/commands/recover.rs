@@ -23,6 +23,7 @@ use tamis::recover::trainer::Texts;
 use tamis::workers::Workers;
 
 mod local;
+mod stages;
 
 use super::compress::{stop_flag, token_stream};
 use super::{print_json, print_text};
@@ -34,6 +35,11 @@ use crate::terminal::{Progress, human_bytes, peak_memory};
 /// `tamis recover`.
 pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result<()> {
     if args.method == RecoverMethod::Local {
+        if args.pruning.stages.is_some() {
+            return Err(Error::usage("a run in stages trains by the method masked or masklora")
+                .next("try --method masked")
+                .into());
+        }
         return local::run(args);
     }
     let (started, begin) = (Instant::now(), peak_memory().unwrap_or(0));
@@ -53,16 +59,24 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
         texts: &texts,
         output: &args.output,
         existing,
+        teacher_cache: args.teacher_cache.as_deref(),
     };
     if args.dry_run {
-        return if workers.is_first() { dry_run(args, &settings, &run.estimate()?) } else { Ok(()) };
+        return match (workers.is_first(), &args.pruning.stages) {
+            (false, _) => Ok(()),
+            (true, None) => dry_run(args, &settings, &run.estimate()?),
+            (true, Some(shares)) => stages::dry_run(args, shares, run),
+        };
     }
     if resume == Resume::Never && workers.is_first() {
         Folder::create(&args.output)?.clear()?;
     }
     check_alike(workers)?;
     let quiet = args.shared.quiet || !workers.is_first();
-    let mut account = watched("recover", quiet, |watch| run.carry_out(watch))?;
+    let mut account = match &args.pruning.stages {
+        None => watched("recover", quiet, |watch| run.carry_out(watch))?,
+        Some(shares) => stages::carry_out(args, shares, run)?,
+    };
     if !workers.is_first() {
         return Ok(());
     }
@@ -97,15 +111,23 @@ pub(crate) fn watched(
 ) -> anyhow::Result<Account> {
     let stop = stop_flag()?;
     let mut bar = Progress::new(title, quiet);
+    let mut stage = String::new();
     let account = train(&mut |event| {
         match event {
             Event::Begin(estimate, dense) => {
                 let dense = dense.map_or(String::new(), |p| format!(", dense perplexity {p:.3}"));
-                bar.update(0, 1, &format!("planned peak {}{dense}", human_bytes(estimate.peak)));
+                bar.update(0, 1, &format!("{stage}planned peak {}{dense}", human_bytes(estimate.peak)));
             }
             Event::Step(p) => {
                 let valid = p.point.map_or(String::new(), |p| format!(", validation {:.3}", p.perplexity()));
-                bar.update(p.step as u64, p.steps as u64, &format!("loss {:.4}{valid}", p.loss));
+                bar.update(p.step as u64, p.steps as u64, &format!("{stage}loss {:.4}{valid}", p.loss));
+            }
+            Event::Stage(place) => {
+                let zeros = 100.0 * place.sparsity.get();
+                stage = format!("stage {} of {} ({zeros:.1} % zeros): ", place.number, place.count);
+            }
+            Event::Prune(step) => {
+                bar.update(step.done as u64, step.total as u64, &format!("{stage}{}", step.what));
             }
         }
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -153,11 +175,13 @@ fn settings(args: &args::Recover, texts: &Texts, taught: bool) -> Settings {
         losses: Losses {
             next_token: or(args.next_token, 0.0, 1.0),
             distillation: or(args.distill, 1.0, 0.0),
+            feature: args.feature,
             temperature: args.temperature,
             top: args.top,
         },
         optimiser: optimiser(args, scale, steps),
         steps,
+        skip: 0,
         batch: args.batch,
         length: texts.train.length(),
         dropout: args.dropout,
@@ -228,6 +252,7 @@ fn dry_run(args: &args::Recover, settings: &Settings, estimate: &Estimate) -> an
         ("the teacher", estimate.teacher),
         ("masters, gradients, moments", estimate.optimiser),
         ("written down on the way forward", estimate.tape),
+        ("streams that are compared", estimate.features),
         ("the widest moment besides", estimate.work),
         ("text", estimate.text),
         ("program", estimate.program),
@@ -242,6 +267,11 @@ fn dry_run(args: &args::Recover, settings: &Settings, estimate: &Estimate) -> an
 }
 
 pub(crate) fn summary(account: &Account, output: &Path) -> String {
+    let table = if account.stages.is_empty() { validations(account) } else { stages::table(account) };
+    table + &totals(account, output)
+}
+
+fn validations(account: &Account) -> String {
     let mut table = Table::new(&[
         "step",
         "epoch",
@@ -256,10 +286,14 @@ pub(crate) fn summary(account: &Account, output: &Path) -> String {
     for point in &account.history {
         table.row(row(point, account));
     }
+    table.to_string()
+}
+
+fn totals(account: &Account, output: &Path) -> String {
     let percent = |share: Option<f64>| share.map_or("-".into(), |s| format!("{:.1} %", 100.0 * s));
     let number = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.3}"));
     let mut text = format!(
-        "{table}\nperplexity: dense {}, before {:.3}, after {:.3}, best {:.3} (step {}), as saved {:.3}; {:+.1} %, \
+        "\nperplexity: dense {}, before {:.3}, after {:.3}, best {:.3} (step {}), as saved {:.3}; {:+.1} %, \
          recovered {}, gap {}\n",
         number(account.dense_perplexity),
         account.before,

@@ -1,4 +1,4 @@
-//! A cheap identity of a model: enough to notice that other files lie there now.
+//! Identities of a model: a cheap one, enough to notice that other files lie there now, and one that no change escapes.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::file::DataFile;
+use crate::artifact::digest::{sha256, sha256_file};
 use crate::error::Result;
 
 /// Bytes of each file that are hashed: its header, and the first tensors with it.
@@ -23,12 +24,8 @@ const TEXT_FILES: &[&str] = &[
 /// SHA-256, in hex, over name, size and first MiB of every file, in name order. Weights
 /// that change in place past that, at the same size, are not seen.
 pub(super) fn fingerprint(model: &Path, weights: impl Iterator<Item = PathBuf>) -> Result<String> {
-    let mut files: Vec<PathBuf> = weights.collect();
-    files.extend(TEXT_FILES.iter().map(|name| model.join(name)).filter(|path| path.is_file()));
-    files.sort();
-    files.dedup();
     let mut hash = Sha256::new();
-    for path in files {
+    for path in files(model, weights) {
         let file = DataFile::open(&path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         hash.update((name.len() as u64).to_le_bytes());
@@ -41,4 +38,19 @@ pub(super) fn fingerprint(model: &Path, weights: impl Iterator<Item = PathBuf>) 
         let _ = write!(hex, "{byte:02x}");
     }
     Ok(hex)
+}
+
+/// SHA-256, in hex, over the digests of all bytes of every file, in name order.
+pub(super) fn digest(model: &Path, weights: impl Iterator<Item = PathBuf>) -> Result<String> {
+    let digests: Result<Vec<String>> =
+        files(model, weights).iter().map(|path| Ok(sha256_file(path)?.0)).collect();
+    Ok(sha256(digests?.concat().as_bytes()))
+}
+
+fn files(model: &Path, weights: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = weights.collect();
+    files.extend(TEXT_FILES.iter().map(|name| model.join(name)).filter(|path| path.is_file()));
+    files.sort();
+    files.dedup();
+    files
 }

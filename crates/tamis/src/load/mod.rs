@@ -140,6 +140,11 @@ impl Checkpoint {
         let weights = self.tensors.tensors().values().map(|t| t.file.clone());
         fingerprint::fingerprint(&self.path, weights)
     }
+    /// An identity that no change escapes: reads all bytes of every file.
+    pub fn digest(&self) -> Result<String> {
+        let weights = self.tensors.tensors().values().map(|t| t.file.clone());
+        fingerprint::digest(&self.path, weights)
+    }
     /// Where the model lies.
     pub fn path(&self) -> &Path {
         &self.path

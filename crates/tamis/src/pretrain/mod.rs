@@ -45,6 +45,7 @@ pub fn pretrain(plan: &Plan, how: Arithmetic<'_>, output: &Path, watch: &mut Wat
         texts: &prepared.texts,
         output,
         existing: Existing::Refuse,
+        teacher_cache: None,
     };
     let account = run.carry_out(watch)?;
     let folder = output.join(START);
@@ -136,9 +137,10 @@ fn settings(plan: &Plan, texts: &Texts) -> Settings {
             extras: Extras { norms: true, embedding: true },
             seed: training.seed,
         },
-        losses: Losses { next_token: 1.0, distillation: 0.0, temperature: 1.0, top: 1 },
+        losses: Losses { next_token: 1.0, distillation: 0.0, feature: 0.0, temperature: 1.0, top: 1 },
         optimiser: training.optimiser(),
         steps,
+        skip: 0,
         batch: training.batch,
         length: plan.model.context,
         dropout: 0.0,

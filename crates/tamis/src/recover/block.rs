@@ -55,6 +55,13 @@ pub struct Trainee<'a> {
     pub index: usize,
 }
 
+impl Tape {
+    /// The residual stream before the block.
+    pub fn input(&self) -> &[f32] {
+        &self.x
+    }
+}
+
 impl<'a> Trainee<'a> {
     fn place(self, role: Role) -> Place<'a> {
         let linear = self.block.linear(role).expect("asked for only where there is one");

@@ -1,6 +1,7 @@
 //! From the last residual stream to a loss, and back: final norm, head and loss a few rows at a time,
 //! because a row of logits is as wide as the vocabulary. Knows no blocks and no text.
 
+use super::feature::Features;
 use super::gradient::Pass;
 use super::parameters::Parameters;
 use super::plan::Plan;
@@ -37,6 +38,8 @@ pub struct Goal<'a> {
     pub distillation: f32,
     /// What divides the logits of both in the divergence.
     pub temperature: f32,
+    /// What the outputs of blocks are compared with; the head knows nothing of it.
+    pub features: Option<Features<'a>>,
     /// Rows of the whole step: what sums are divided by.
     pub rows: usize,
 }
@@ -48,12 +51,28 @@ pub struct Losses {
     pub next_token: f64,
     /// Divergence from the teacher.
     pub divergence: f64,
+    /// Difference of the blocks' outputs from the teacher's.
+    pub feature: f64,
+}
+
+impl Losses {
+    /// All of them, for sums.
+    pub fn all(self) -> [f64; 3] {
+        [self.next_token, self.divergence, self.feature]
+    }
+}
+
+impl From<[f64; 3]> for Losses {
+    fn from([next_token, divergence, feature]: [f64; 3]) -> Self {
+        Self { next_token, divergence, feature }
+    }
 }
 
 impl std::ops::AddAssign for Losses {
     fn add_assign(&mut self, other: Self) {
         self.next_token += other.next_token;
         self.divergence += other.divergence;
+        self.feature += other.feature;
     }
 }
 

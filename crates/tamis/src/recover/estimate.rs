@@ -23,6 +23,8 @@ pub struct Estimate {
     pub optimiser: u64,
     /// What the way forward writes down.
     pub tape: u64,
+    /// The teacher's streams after its blocks, and one of the student's, where they are compared.
+    pub features: u64,
     /// The widest moment besides.
     pub work: u64,
     /// Tokens of all texts.
@@ -45,11 +47,13 @@ impl Estimate {
         let optimiser = 16 * student.parameters.count() as u64;
         let tape = tape(config, settings, tokens);
         let work = back(config, tokens) + head(config, distilled) + 4 * largest(config);
+        let streams = if settings.losses.feature > 0.0 { config.layers.len() + 1 } else { 0 };
+        let features = 4 * tokens * (config.hidden * streams) as u64;
         let student = model(&student.decoder);
         let teacher = teacher.map_or(0, model);
         let text = 4 * texts.tokens() as u64;
-        let peak = PROGRAM + text + student + teacher + optimiser + tape + work;
-        Self { student, teacher, optimiser, tape, work, text, program: PROGRAM, peak }
+        let peak = PROGRAM + text + student + teacher + optimiser + tape + features + work;
+        Self { student, teacher, optimiser, tape, features, work, text, program: PROGRAM, peak }
     }
 }
 

@@ -53,6 +53,7 @@ impl Log {
         let tags = [
             ("train/loss", mean(losses.next_token)),
             ("train/divergence", mean(losses.divergence)),
+            ("train/feature", mean(losses.feature)),
             ("train/rate", rate),
             ("train/grad_norm", grad_norm),
         ];
@@ -61,6 +62,7 @@ impl Log {
             "step": step,
             "loss": mean(losses.next_token),
             "divergence": mean(losses.divergence),
+            "feature": mean(losses.feature),
             "rate": rate,
             "grad_norm": grad_norm,
         }))
@@ -75,6 +77,25 @@ impl Log {
         self.line(json!({ "step": point.step, "validation": point }))
     }
 
+    /// A line of another log.
+    fn replay(&mut self, step: usize, line: Value) -> Result<()> {
+        let (kind, numbers) = match &line["validation"] {
+            Value::Object(point) => ("validation", Some(point)),
+            _ => ("train", line.as_object()),
+        };
+        for (name, value) in numbers.into_iter().flatten() {
+            let tag = match (kind, &**name) {
+                (_, "step" | "stage" | "seconds") => continue,
+                ("validation", "valid") => "validation/loss".to_owned(),
+                _ => format!("{kind}/{name}"),
+            };
+            if let Some(value) = value.as_f64() {
+                self.scalars(step, &[(&tag, value)])?;
+            }
+        }
+        self.line(line)
+    }
+
     fn scalars(&mut self, step: usize, tags: &[(&str, f64)]) -> Result<()> {
         let now = SystemTime::now();
         tags.iter().try_for_each(|(tag, value)| self.events.scalar(tag, step as u64, *value as f32, now))
@@ -83,6 +104,29 @@ impl Log {
     fn line(&mut self, value: Value) -> Result<()> {
         writeln!(self.file, "{value}").map_err(|e| Error::writing(&self.path, &e))
     }
+}
+
+/// Writes the logs of runs that followed one another, each with its number of steps, as one: steps go on, and every
+/// line names its run, counted from 1.
+pub fn join(output: &Path, logs: &[(PathBuf, usize)]) -> Result<()> {
+    atomic::remove(&output.join(METRICS))?;
+    let mut whole = Log::open(output, 0)?;
+    let mut before = 0;
+    for (stage, (path, steps)) in (1..).zip(logs) {
+        let text = fs::read_to_string(path).map_err(|e| Error::reading(path, &e))?;
+        for line in text.lines() {
+            let damaged = |e| Error::bad_data(format!("a line is no line of a log: {e}")).file(path);
+            let mut line: Value = serde_json::from_str(line).map_err(damaged)?;
+            let step = before + line["step"].as_u64().unwrap_or(0) as usize;
+            (line["stage"], line["step"]) = (stage.into(), step.into());
+            if line["validation"].is_object() {
+                line["validation"]["step"] = step.into();
+            }
+            whole.replay(step, line)?;
+        }
+        before += steps;
+    }
+    Ok(())
 }
 
 fn append(path: &Path) -> Result<File> {

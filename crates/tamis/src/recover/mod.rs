@@ -12,7 +12,8 @@
 //! save.rs         the trained model as a folder     local.rs        block by block, before all of it
 //! peft.rs         adapters as PEFT reads them       tensorboard.rs  event files
 //! curve.rs        a picture of a run                residual.rs     adapters that begin as what was taken away
-//! books.rs        what many processes keep on disk together
+//! stages.rs       prune a little, train, prune more
+//! books.rs        what many processes keep on disk together    feature.rs     every block's output, against the teacher's
 //! ```
 
 pub mod block;
@@ -21,6 +22,7 @@ pub mod checkpoint;
 pub mod crown;
 pub mod curve;
 pub mod estimate;
+pub mod feature;
 pub mod gradient;
 pub mod kept;
 pub mod local;
@@ -34,12 +36,15 @@ pub mod run;
 pub mod save;
 pub mod sequences;
 pub mod settings;
+pub mod stages;
 pub mod student;
 pub mod teacher;
 pub mod tensorboard;
 pub mod trainable;
 pub mod trainer;
 
+#[cfg(test)]
+mod stages_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub struct Point {
     pub train: Option<f64>,
     /// Mean divergence from the teacher since then.
     pub divergence: Option<f64>,
+    /// Mean difference of the blocks' outputs from the teacher's since then, relative to them.
+    pub feature: Option<f64>,
     /// Learning rate of the last step.
     pub rate: f64,
     /// Norm of the gradients of the last step.
@@ -29,6 +31,11 @@ pub struct Point {
 }
 
 impl Point {
+    /// The same in a run that had done `steps` in `seconds` before.
+    pub fn after(&self, steps: usize, seconds: f64) -> Self {
+        Self { step: self.step + steps, seconds: self.seconds + seconds, ..self.clone() }
+    }
+
     /// Perplexity on the validation text.
     pub fn perplexity(&self) -> f64 {
         self.valid.exp()
@@ -47,7 +54,8 @@ pub struct Memory {
 }
 
 /// The account of a run: perplexities dense, pruned, best and final, and what was won back.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Account {
     /// Perplexity of the dense teacher; none without one.
     pub dense_perplexity: Option<f64>,
@@ -89,11 +97,38 @@ pub struct Account {
     pub skipped_steps: usize,
     /// Numbers that were trained.
     pub trained_parameters: usize,
+    /// What every stage of a run in stages did; `before`, `after`, `best` and `saved` above are the last one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageAccount>,
     /// All validations.
     pub history: Vec<Point>,
 }
 
+/// One stage of a run in stages; perplexities on the validation text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageAccount {
+    /// Share of zeros.
+    pub sparsity: f64,
+    /// Steps done.
+    pub steps: usize,
+    /// Perplexity after pruning.
+    pub before: f64,
+    /// After the last step.
+    pub after: f64,
+    /// The best, which the next stage begins with.
+    pub best: f64,
+    /// Of the model as it was saved and read again.
+    pub saved: f64,
+}
+
 impl Account {
+    /// The same as one of many stages.
+    pub fn stage(&self, sparsity: f64) -> StageAccount {
+        let Self { steps, before, after, best, saved, .. } = *self;
+        StageAccount { sparsity, steps, before, after, best, saved }
+    }
+
     /// The share of the lost perplexity that was won back.
     pub fn fraction(before: f64, now: f64, dense: Option<f64>) -> Option<f64> {
         dense.filter(|dense| before > *dense).map(|dense| (before - now) / (before - dense))

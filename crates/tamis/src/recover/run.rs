@@ -13,8 +13,9 @@ use super::report::{Account, Point};
 use super::residual;
 use super::save::{changed, save};
 use super::settings::Settings;
+use super::stages::Place;
 use super::student::{Arithmetic, Student, mean_loss};
-use super::teacher::Teacher;
+use super::teacher::{self, Teacher};
 use super::trainable::{Method, prepare};
 use super::trainer::{Ended, Progress, Texts, Trainer, violations};
 use crate::artifact::digest::sha256;
@@ -45,6 +46,9 @@ pub struct Run<'a> {
     pub output: &'a Path,
     /// Whether a finished model there may be replaced.
     pub existing: Existing,
+    /// File in which what the teacher says is kept for other runs; none for a file of this run, where text comes
+    /// again.
+    pub teacher_cache: Option<&'a Path>,
 }
 
 /// Losses of the dense model on both texts.
@@ -61,6 +65,10 @@ pub enum Event<'a> {
     Begin(&'a Estimate, Option<f64>),
     /// A step.
     Step(Progress<'a>),
+    /// A stage of a run in stages begins.
+    Stage(Place),
+    /// A block of a stage was pruned.
+    Prune(&'a crate::job::Step),
 }
 
 /// Sees every event; `Break` ends the run with everything saved.
@@ -76,6 +84,15 @@ impl Run<'_> {
     /// Carries out the run; only the first worker writes, and knows how what it wrote measures. Errors: those
     /// of training and of writing.
     pub fn carry_out(&self, watch: &mut Watch<'_>) -> Result<Account> {
+        let account = self.mend(watch)?;
+        if self.workers.is_first() {
+            Folder::create(self.output)?.clear()?;
+        }
+        Ok(account)
+    }
+
+    /// The same, and leaves the run's own folder in the output, from which the result can be written again.
+    pub(super) fn mend(&self, watch: &mut Watch<'_>) -> Result<Account> {
         self.settings.check()?;
         let identity = self.identity()?;
         self.check_workers(&identity)?;
@@ -90,8 +107,7 @@ impl Run<'_> {
         if self.workers.agree(begun).is_break() {
             return Err(Error::new(crate::Kind::Stopped, "stopped before the first step"));
         }
-        let losses = self.settings.losses;
-        let teacher = teacher.map(|decoder| Teacher::new(decoder, (losses.top, losses.temperature)));
+        let teacher = teacher.map(|decoder| self.teacher(decoder)).transpose()?;
         let Self { workers, how, settings, texts, .. } = *self;
         let trainer = Trainer { workers, how, settings, texts, student, teacher };
         let ended = trainer.run(self.output, &identity, &mut |progress| watch(Event::Step(progress)))?;
@@ -104,7 +120,6 @@ impl Run<'_> {
         }
         self.write(ended, identity, &mut account)?;
         workers.meet();
-        Folder::create(self.output)?.clear()?;
         Ok(account)
     }
 
@@ -122,7 +137,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn check_output(&self) -> Result<()> {
+    pub(super) fn check_output(&self) -> Result<()> {
         let finished = [MANIFEST, ADAPTER_CONFIG].iter().any(|name| self.output.join(name).exists());
         if self.existing == Existing::Refuse && finished {
             return Err(Error::usage("the folder already holds a complete model")
@@ -147,9 +162,14 @@ impl Run<'_> {
                 return Err(Error::usage(format!("the teacher has {theirs} tokens and the model {vocab}"))
                     .next("use the dense model that this one was made from"));
             }
+            self.check_features(checkpoint)?;
             Decoder::load(checkpoint, ops)
         });
         let teacher = teacher.transpose()?;
+        if self.settings.losses.feature > 0.0 && teacher.is_none() {
+            return Err(Error::usage("outputs of blocks can be compared only with those of a dense model")
+                .next("pass --teacher MODEL"));
+        }
         if self.settings.residual {
             let dense = teacher.as_ref().ok_or_else(|| {
                 Error::usage("adapters can begin as the residual only against a dense model")
@@ -159,6 +179,46 @@ impl Run<'_> {
         }
         student.refresh(self.how)?;
         Ok((student, teacher))
+    }
+
+    /// Outputs of blocks can be compared only where there are as many, of the same width.
+    fn check_features(&self, teacher: &Checkpoint) -> Result<()> {
+        let shape = |c: &Checkpoint| (c.config().layers.len(), c.config().hidden);
+        let (ours, theirs) = (shape(self.checkpoint), shape(teacher));
+        if self.settings.losses.feature > 0.0 && ours != theirs {
+            let problem = format!("{ours:?} blocks and numbers a token, and the teacher has {theirs:?}");
+            return Err(Error::usage(problem).next("use the model's own dense original, or no --feature"));
+        }
+        Ok(())
+    }
+
+    fn teacher(&self, decoder: Decoder) -> Result<Teacher> {
+        let losses = self.settings.losses;
+        let mut teacher = Teacher::new(decoder, (losses.top, losses.temperature));
+        if let Some((path, identity)) = self.cache()? {
+            teacher.keep(path, &identity)?;
+        }
+        Ok(teacher)
+    }
+
+    /// Refuses a file of what a teacher said that is not about this one.
+    pub(super) fn check_cache(&self) -> Result<()> {
+        self.cache()?.map_or(Ok(()), |(path, identity)| teacher::open(path, &identity).map(drop))
+    }
+
+    /// The file that was asked for, and the digest of what decides what is in it.
+    fn cache(&self) -> Result<Option<(&Path, String)>> {
+        let (Some(path), Some(checkpoint)) = (self.teacher_cache, self.teacher) else { return Ok(None) };
+        let losses = self.settings.losses;
+        let all = json!({
+            "teacher": checkpoint.digest()?,
+            "train": self.texts.train.digest(),
+            "top": losses.top,
+            "temperature": losses.temperature,
+            "cache": format!("{:?}", self.how.cache),
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        Ok(Some((path, sha256(all.to_string().as_bytes()))))
     }
 
     /// Of the first worker alone.
@@ -174,7 +234,7 @@ impl Run<'_> {
         Ok(Dense { valid: Some(mean(&self.texts.valid)?), also })
     }
 
-    fn identity(&self) -> Result<String> {
+    pub(super) fn identity(&self) -> Result<String> {
         let teacher = self.teacher.map(Checkpoint::fingerprint).transpose()?;
         let ids = |tokens: &[u32]| sha256(&tokens.iter().flat_map(|t| t.to_le_bytes()).collect::<Vec<u8>>());
         let all = json!({
@@ -217,6 +277,7 @@ impl Run<'_> {
             mask_violations: violations(&ended.student),
             skipped_steps: ended.record.skipped / self.settings.batch,
             trained_parameters,
+            stages: vec![],
             history: history.clone(),
         }
     }

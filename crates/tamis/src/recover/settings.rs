@@ -78,6 +78,8 @@ pub struct Losses {
     pub next_token: f32,
     /// Factor on the divergence from the teacher.
     pub distillation: f32,
+    /// Factor on the difference of the blocks' outputs from the teacher's.
+    pub feature: f32,
     /// What divides the logits of both in the divergence.
     pub temperature: f32,
     /// Tokens of the teacher's opinion that are kept.
@@ -95,6 +97,8 @@ pub struct Settings {
     pub optimiser: Optimiser,
     /// Steps of the optimiser.
     pub steps: usize,
+    /// Sequences of the order that earlier runs have learnt from.
+    pub skip: usize,
     /// Sequences a step.
     pub batch: usize,
     /// Tokens of a sequence.
@@ -130,9 +134,13 @@ impl Settings {
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse("dropout must lie in [0, 1)", "try --dropout 0.05");
         }
-        let Losses { next_token, distillation, temperature, top } = self.losses;
-        if !(next_token >= 0.0 && distillation >= 0.0 && next_token + distillation > 0.0) {
-            return refuse("no loss is left to learn from", "give one of the two a factor above 0");
+        let Losses { next_token, distillation, feature, temperature, top } = self.losses;
+        let factors = [next_token, distillation, feature];
+        if !(factors.iter().all(|f| *f >= 0.0) && factors.iter().sum::<f32>() > 0.0) {
+            return refuse(
+                "no loss is left to learn from",
+                "give one of them a factor above 0, and none below",
+            );
         }
         if !(temperature > 0.0 && top > 0) {
             return refuse(

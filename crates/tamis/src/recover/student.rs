@@ -8,6 +8,7 @@ use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData};
 
 use super::block::{Tape, Trainee};
 use super::crown::{self, Goal, Losses, Opinions};
+use super::feature::Rows;
 use super::gradient::{Dropout, Pass};
 use super::parameters::Parameters;
 use super::plan::{BlockPlan, Plan, Trained, convert};
@@ -88,13 +89,18 @@ impl Student {
             x = after;
             kept.push(before.map_or_else(|| Kept::Tape(Box::new(tape)), Kept::Input));
         }
-        let (losses, mut dx) = crown::loss(pass, decoder, plan, parameters, (&x, goal));
-        drop(x);
+        let (mut losses, mut dx) = crown::loss(pass, decoder, plan, parameters, (&x, goal));
+        let rows = Rows { length: batch.length, width: config.hidden, all: goal.rows };
+        let mut after = goal.features.map(|_| x);
         for (index, kept) in kept.into_iter().enumerate().rev() {
+            if let (Some(features), Some(x)) = (goal.features, &after) {
+                losses.feature += features.pull(how.ops, (x, index), rows, &mut dx);
+            }
             let tape = match kept {
                 Kept::Tape(tape) => *tape,
                 Kept::Input(x) => trainee(index).forward(pass, x).0,
             };
+            after = goal.features.map(|_| buffers.copy(tape.input()));
             dx = trainee(index).backward(pass, tape, parameters, dx);
         }
         if let Some(id) = plan.embedding {
@@ -248,8 +254,25 @@ pub fn opinions(
     Ok(crown::opinions((how.ops, teacher), &x, kept))
 }
 
+/// The residual streams of whole sequences of equal length after each block, `[blocks][m, hidden]`.
+pub fn streams(how: Arithmetic<'_>, decoder: &Decoder, sequences: (&[u32], usize)) -> Result<Vec<Vec<f32>>> {
+    let mut all = Vec::with_capacity(decoder.blocks().len());
+    each_stream(how, decoder, sequences, &mut |x| all.push(x.to_vec()))?;
+    Ok(all)
+}
+
 /// The last residual stream of whole sequences of equal length.
-fn last_stream(how: Arithmetic<'_>, decoder: &Decoder, (tokens, length): (&[u32], usize)) -> Result<Buffer> {
+fn last_stream(how: Arithmetic<'_>, decoder: &Decoder, sequences: (&[u32], usize)) -> Result<Buffer> {
+    each_stream(how, decoder, sequences, &mut |_| ())
+}
+
+/// The last residual stream; `see` sees that after each block.
+fn each_stream(
+    how: Arithmetic<'_>,
+    decoder: &Decoder,
+    (tokens, length): (&[u32], usize),
+    see: &mut dyn FnMut(&[f32]),
+) -> Result<Buffer> {
     let config = decoder.config();
     let positions: Vec<usize> = (0..tokens.len()).map(|i| i % length).collect();
     let rotations = Rotation::all(config, &positions);
@@ -260,6 +283,7 @@ fn last_stream(how: Arithmetic<'_>, decoder: &Decoder, (tokens, length): (&[u32]
     let mut x = buffers.copy(&decoder.stem().embed(ops, config, tokens, &positions)?);
     for (index, block) in decoder.blocks().iter().enumerate() {
         x = Trainee { block, plan: &BlockPlan::FROZEN, index }.forward(pass, x).1;
+        see(&x);
     }
     Ok(x)
 }

@@ -5,13 +5,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::crown::Opinions;
-use super::student::{Arithmetic, opinions};
+use super::crown::{self, Opinions};
+use super::settings::Losses;
+use super::student::{Arithmetic, opinions, streams};
 use crate::artifact::digest::sha256;
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 
-/// Hex digits of a digest before each record.
+/// Hex digits of a digest: of the identity at the beginning, and before each record.
 const DIGEST: usize = 64;
 
 /// A teacher for sequences of one length.
@@ -23,6 +24,35 @@ pub struct Teacher {
     cache: Option<(PathBuf, File)>,
 }
 
+/// What a teacher has to say about some sequences; what is not learnt from is not said.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The likeliest tokens after each.
+    pub opinions: Option<Opinions>,
+    /// The residual streams after each block.
+    pub streams: Option<Vec<Vec<f32>>>,
+}
+
+/// Opens a file of what a teacher says: the digest `identity` of everything that decides it, then one record a
+/// sequence, whose digest tells whether it is whole. Errors: a file with another identity.
+pub fn open(path: &Path, identity: &str) -> Result<File> {
+    assert_eq!(identity.len(), DIGEST, "an identity is a digest");
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let mut file = file.map_err(|e| Error::writing(path, &e))?;
+    let mut found = Vec::new();
+    (&mut file).take(DIGEST as u64).read_to_end(&mut found).map_err(|e| Error::reading(path, &e))?;
+    if !identity.as_bytes().starts_with(&found) {
+        let problem = "this file keeps what another teacher said, or about another text";
+        return Err(Error::usage(problem).file(path).next("name another file, or remove this one"));
+    }
+    // What is shorter was begun by a run that was killed.
+    if found.len() < DIGEST {
+        let written = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(identity.as_bytes()));
+        written.map_err(|e| Error::writing(path, &e))?;
+    }
+    Ok(file)
+}
+
 impl Teacher {
     /// Asks `decoder` for its `top` likeliest tokens at `temperature`.
     pub fn new(decoder: Decoder, (top, temperature): (usize, f32)) -> Self {
@@ -30,11 +60,15 @@ impl Teacher {
         Self { decoder, top, temperature, cache: None }
     }
 
-    /// Keeps what it says in this file, one record a sequence, whose digest tells whether it is whole.
-    pub fn keep(&mut self, path: &Path) -> Result<()> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        self.cache = Some((path.into(), file.map_err(|e| Error::writing(path, &e))?));
+    /// Keeps what it says in this file: see [`open`].
+    pub fn keep(&mut self, path: &Path, identity: &str) -> Result<()> {
+        self.cache = Some((path.into(), open(path, identity)?));
         Ok(())
+    }
+
+    /// Whether it keeps what it says.
+    pub fn keeps(&self) -> bool {
+        self.cache.is_some()
     }
 
     /// The model.
@@ -42,12 +76,47 @@ impl Teacher {
         &self.decoder
     }
 
-    /// What it says about sequence `index`.
-    pub fn ask(&mut self, how: Arithmetic<'_>, index: usize, tokens: &[u32]) -> Result<Opinions> {
+    /// What `losses` needs to know about the sequences at `places`, whose tokens follow one another.
+    pub fn say(
+        &mut self,
+        how: Arithmetic<'_>,
+        losses: Losses,
+        (places, tokens): (&[usize], &[u32]),
+    ) -> Result<Said> {
+        let length = tokens.len() / places.len();
+        let mut said = Said::default();
+        if losses.feature > 0.0 {
+            said.streams = Some(streams(how, &self.decoder, (tokens, length))?);
+        }
+        if losses.distillation > 0.0 {
+            let mut all = Opinions { top: self.top, ..Opinions::default() };
+            let width = length * self.decoder.config().hidden;
+            for (i, (index, tokens)) in places.iter().zip(tokens.chunks(length)).enumerate() {
+                let last = said.streams.as_ref().and_then(|s| s.last());
+                let one = self.ask(how, *index, (tokens, last.map(|x| &x[i * width..][..width])))?;
+                all.ids.extend(one.ids);
+                all.log_probs.extend(one.log_probs);
+            }
+            said.opinions = Some(all);
+        }
+        Ok(said)
+    }
+
+    /// What it says about sequence `index`, whose last residual stream may be known.
+    fn ask(
+        &mut self,
+        how: Arithmetic<'_>,
+        index: usize,
+        (tokens, last): (&[u32], Option<&[f32]>),
+    ) -> Result<Opinions> {
         if let Some(known) = self.recall(index, tokens.len())? {
             return Ok(known);
         }
-        let known = opinions(how, &self.decoder, (tokens, tokens.len()), (self.top, self.temperature))?;
+        let kept = (self.top, self.temperature);
+        let known = match last {
+            Some(x) => crown::opinions((how.ops, &self.decoder), x, kept),
+            None => opinions(how, &self.decoder, (tokens, tokens.len()), kept)?,
+        };
         self.remember(index, &known)?;
         Ok(known)
     }
@@ -60,7 +129,7 @@ impl Teacher {
         let (size, top) = (self.bytes(rows), self.top);
         let Some((path, file)) = &mut self.cache else { return Ok(None) };
         let mut record = vec![0; DIGEST + size];
-        let start = SeekFrom::Start((index * record.len()) as u64);
+        let start = SeekFrom::Start((DIGEST + index * record.len()) as u64);
         match file.seek(start).and_then(|_| file.read_exact(&mut record)) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -85,7 +154,7 @@ impl Teacher {
         payload.extend(known.log_probs.iter().flat_map(|p| p.to_le_bytes()));
         let mut record = sha256(&payload).into_bytes();
         record.append(&mut payload);
-        let start = SeekFrom::Start((index * record.len()) as u64);
+        let start = SeekFrom::Start((DIGEST + index * record.len()) as u64);
         file.seek(start).and_then(|_| file.write_all(&record)).map_err(|e| Error::writing(path, &e))
     }
 }
@@ -111,18 +180,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("teacher");
         let tokens: Vec<u32> = (1..9).collect();
-        let fresh = load().ask(how, 3, &tokens).unwrap();
+        let fresh = load().ask(how, 3, (&tokens, None)).unwrap();
+        let losses = Losses { next_token: 0.0, distillation: 1.0, feature: 1.0, temperature: 2.0, top: 4 };
+        let said = load().say(how, losses, (&[3, 5], &tokens.repeat(2))).unwrap();
+        let opinions = said.opinions.unwrap();
+        assert_eq!((opinions.ids, opinions.log_probs), (fresh.ids.repeat(2), fresh.log_probs.repeat(2)));
+        assert_eq!(said.streams.unwrap().len(), checkpoint.config().layers.len());
         let mut teacher = load();
-        teacher.keep(&path).unwrap();
+        let identity = sha256(b"teacher and text");
+        teacher.keep(&path, &identity).unwrap();
         assert_eq!(teacher.recall(3, 8).unwrap().map(|o| o.ids), None);
-        assert_eq!(teacher.ask(how, 3, &tokens).unwrap().ids, fresh.ids);
+        assert_eq!(teacher.ask(how, 3, (&tokens, None)).unwrap().ids, fresh.ids);
         let known = teacher.recall(3, 8).unwrap().unwrap();
         assert_eq!((&known.ids, &known.log_probs), (&fresh.ids, &fresh.log_probs));
+        let error = load().keep(&path, &sha256(b"another text")).unwrap_err();
+        assert_eq!(error.kind(), crate::Kind::Usage);
+        let mut other = load();
+        other.keep(&path, &identity).unwrap();
+        assert_eq!(other.recall(3, 8).unwrap().unwrap().ids, fresh.ids, "another run finds it");
         assert!(teacher.recall(2, 8).unwrap().is_none(), "a hole in the file is no record");
         let mut bytes = std::fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, bytes).unwrap();
         assert!(teacher.recall(3, 8).unwrap().is_none());
-        assert_eq!(teacher.ask(how, 3, &tokens).unwrap().log_probs, fresh.log_probs);
+        assert_eq!(teacher.ask(how, 3, (&tokens, None)).unwrap().log_probs, fresh.log_probs);
     }
 }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 
 use super::crown::{self, Goal, Opinions};
+use super::feature::Features;
 use super::gradient::Dropout;
 use super::parameters::Parameters;
-use super::student::{Arithmetic, Batch, Checkpointing, Student};
+use super::student::{Arithmetic, Batch, Checkpointing, Student, streams};
 use super::trainable::{Extras, LoraSpec, Method, Spec, prepare};
 use crate::load::Checkpoint;
 use crate::model::Decoder;
@@ -76,7 +77,15 @@ fn exact(ops: &dyn Backward) -> Arithmetic<'_> {
 
 /// The next token alone.
 fn goal(targets: &[u32]) -> Goal<'_> {
-    Goal { targets, next_token: 1.0, teacher: None, distillation: 0.0, temperature: 1.0, rows: targets.len() }
+    Goal {
+        targets,
+        next_token: 1.0,
+        teacher: None,
+        distillation: 0.0,
+        temperature: 1.0,
+        features: None,
+        rows: targets.len(),
+    }
 }
 
 /// Mean losses of one batch of a single sequence.
@@ -175,6 +184,55 @@ fn adapters_and_distillation_have_the_slopes_of_central_differences() {
                 (0.3 * losses.next_token + 0.7 * 1.5 * 1.5 * losses.divergence) / 23.0
             };
             let step = 1e-2f32;
+            let slope = (loss(step) - loss(-step)) / (2.0 * f64::from(step));
+            let gradient = f64::from(found[name][at]);
+            let near = (slope - gradient).abs() <= SLOPE * gradient.abs().max(1e-3);
+            assert!(near, "{folder:?} {name}[{at}]: slope {slope}, gradient {gradient}");
+        }
+    }
+}
+
+/// Every op set and both ways of keeping give the same; a student that is its teacher has nothing to learn.
+#[test]
+fn outputs_of_blocks_are_pulled_along_the_slopes_of_central_differences() {
+    for folder in models() {
+        let tokens = tokens(&folder);
+        let targets = &tokens[1..23];
+        let said = streams(exact(&Reference), &decoder(&folder), (&tokens[..22], 11)).unwrap();
+        let features = Some(Features { streams: &said, factor: 0.8 });
+        let goal = Goal { next_token: 0.0, features, ..goal(targets) };
+        let batch = Batch { tokens: &tokens[..22], length: 11, dropout: Dropout::default() };
+        let mut student = prepare(decoder(&folder), &spec(Method::Full)).unwrap();
+        let losses = student.learn(exact(&Reference), batch, goal).unwrap();
+        assert_eq!(losses.feature, 0.0, "{folder:?}");
+        assert!(student.parameters.all().iter().all(|p| p.grads.iter().all(|g| *g == 0.0)), "{folder:?}");
+
+        for p in student.parameters.all_mut() {
+            p.values.iter_mut().enumerate().for_each(|(i, v)| *v += 0.02 * (i as f32 * 0.7).sin());
+        }
+        student.refresh(exact(&Reference)).unwrap();
+        student.learn(exact(&Reference), batch, goal).unwrap();
+        let found = grads(&student.parameters);
+        for ops in op_sets() {
+            for checkpointing in [Checkpointing::Off, Checkpointing::Blocks] {
+                student.parameters.clear_grads();
+                student.learn(Arithmetic { checkpointing, ..exact(&*ops) }, batch, goal).unwrap();
+                for (name, grads) in grads(&student.parameters) {
+                    assert!(worst(&grads, &found[&name]) <= GOLDEN, "{folder:?} {ops:?} {name}");
+                }
+            }
+        }
+        for name in found.keys().step_by(7) {
+            let at = found[name].iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs())).unwrap().0;
+            let mut loss = |by: f32| {
+                let id = student.parameters.all().iter().position(|p| p.name == *name).unwrap();
+                student.parameters.all_mut()[id].values[at] += by;
+                student.refresh(exact(&Reference)).unwrap();
+                let losses = student.learn(exact(&Reference), batch, goal).unwrap();
+                student.parameters.all_mut()[id].values[at] -= by;
+                0.8 * losses.feature / 22.0
+            };
+            let step = 2e-3f32;
             let slope = (loss(step) - loss(-step)) / (2.0 * f64::from(step));
             let gradient = f64::from(found[name][at]);
             let near = (slope - gradient).abs() <= SLOPE * gradient.abs().max(1e-3);

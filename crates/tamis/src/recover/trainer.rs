@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use super::books::Books;
 use super::checkpoint::{Record, Verdict};
-use super::crown::{Goal, Losses, Opinions};
+use super::crown::{Goal, Losses};
+use super::feature::Features;
 use super::gradient::Dropout;
 use super::report::Point;
 use super::sequences::{Order, Sequences};
 use super::settings::Settings;
 use super::student::{Arithmetic, Batch, Student, mean_loss};
-use super::teacher::Teacher;
+use super::teacher::{Said, Teacher};
 use crate::error::{Error, Kind, Result};
 use crate::model::block::Role;
 use crate::units::Alpha;
@@ -119,10 +120,12 @@ impl<'a> Trainer<'a> {
             }
             None => Record::new(identity.into()),
         };
-        let come_again = self.settings.steps * self.settings.batch > self.texts.train.count();
+        let Settings { skip, steps, batch, .. } = *self.settings;
+        let come_again = skip + steps * batch > self.texts.train.count();
         // The first worker has made the folder; where another does not see it, it asks the teacher every time.
-        if let Some(teacher) = self.teacher.as_mut().filter(|_| come_again && books.path().is_dir()) {
-            teacher.keep(&books.path().join("teacher.bin"))?;
+        let keeps = |teacher: &&mut Teacher| come_again && !teacher.keeps() && books.path().is_dir();
+        if let Some(teacher) = self.teacher.as_mut().filter(keeps) {
+            teacher.keep(&books.path().join("teacher.bin"), identity)?;
         }
         self.student.refresh(self.how)?;
         books.open_log(output, record.step)?;
@@ -190,55 +193,58 @@ impl<'a> Trainer<'a> {
     /// One step; nothing where loss or gradients are not finite.
     fn step(&mut self, record: &Record, order: &mut Order) -> Result<Option<Stepped>> {
         let Settings { batch, length, dropout, seed, .. } = *self.settings;
-        let first = record.step * batch + record.skipped;
+        let first = self.settings.skip + record.step * batch + record.skipped;
         let numbers: Vec<usize> = self.workers.part(first..first + batch).collect();
         self.student.parameters.clear_grads();
         let mut losses = Losses::default();
         for numbers in numbers.chunks(self.settings.together()) {
-            let (mut tokens, mut targets) = (Vec::new(), Vec::new());
-            let mut known: Option<Opinions> = None;
-            for number in numbers {
-                let index = order.at(*number);
-                let (inputs, next) = self.texts.train.get(index);
-                if let Some(teacher) =
-                    self.teacher.as_mut().filter(|_| self.settings.losses.distillation > 0.0)
-                {
-                    let said = teacher.ask(self.how, index, inputs)?;
-                    let all = known.get_or_insert_with(|| Opinions { top: said.top, ..Opinions::default() });
-                    all.ids.extend(said.ids);
-                    all.log_probs.extend(said.log_probs);
-                }
-                tokens.extend_from_slice(inputs);
-                targets.extend_from_slice(next);
-            }
-            let goal = Goal {
-                targets: &targets,
-                next_token: self.settings.losses.next_token,
-                teacher: known.as_ref(),
-                distillation: self.settings.losses.distillation,
-                temperature: self.settings.losses.temperature,
-                rows: self.rows(),
-            };
+            let places: Vec<usize> = numbers.iter().map(|number| order.at(*number)).collect();
             let noise =
                 Dropout { share: dropout, seed: seed ^ (numbers[0] as u64).wrapping_mul(0x9e37_79b9) };
-            losses +=
-                self.student.learn(self.how, Batch { tokens: &tokens, length, dropout: noise }, goal)?;
+            losses += self.learn(&places, (length, noise))?;
         }
         self.add_up(&mut losses);
         let grad_norm = self.student.parameters.grad_norm(self.how.ops);
-        if !(grad_norm.is_finite() && losses.next_token.is_finite() && losses.divergence.is_finite()) {
+        if !(grad_norm.is_finite() && losses.all().iter().all(|loss| loss.is_finite())) {
             return Ok(None);
         }
         let rate = self.update(record, grad_norm)?;
         Ok(Some(Stepped { losses, rate, grad_norm }))
     }
 
+    /// Losses of the sequences at `places`, which go through the model together; adds their gradients.
+    fn learn(&mut self, places: &[usize], (length, dropout): (usize, Dropout)) -> Result<Losses> {
+        let (mut tokens, mut targets) = (Vec::new(), Vec::new());
+        for index in places {
+            let (inputs, next) = self.texts.train.get(*index);
+            tokens.extend_from_slice(inputs);
+            targets.extend_from_slice(next);
+        }
+        let rows = self.rows();
+        let weights = self.settings.losses;
+        let said = match &mut self.teacher {
+            Some(teacher) => teacher.say(self.how, weights, (places, &tokens))?,
+            None => Said::default(),
+        };
+        let features = said.streams.as_deref();
+        let goal = Goal {
+            targets: &targets,
+            next_token: weights.next_token,
+            teacher: said.opinions.as_ref(),
+            distillation: weights.distillation,
+            temperature: weights.temperature,
+            features: features.map(|streams| Features { streams, factor: weights.feature }),
+            rows,
+        };
+        self.student.learn(self.how, Batch { tokens: &tokens, length, dropout }, goal)
+    }
+
     /// Sums gradients and losses over all workers.
     fn add_up(&mut self, losses: &mut Losses) {
         self.student.parameters.all_mut().iter_mut().for_each(|p| self.workers.sum(&mut p.grads));
-        let mut sums = [losses.next_token, losses.divergence];
+        let mut sums = losses.all();
         self.workers.sum_f64(&mut sums);
-        [losses.next_token, losses.divergence] = sums;
+        *losses = Losses::from(sums);
     }
 
     /// The step of the optimiser; gives the learning rate.
@@ -298,11 +304,13 @@ impl<'a> Trainer<'a> {
         let best = record.history.iter().map(|p| p.valid).fold(f64::INFINITY, f64::min);
         record.history.push(Point {
             step: record.step,
-            epoch: (record.step * self.settings.batch) as f64 / self.texts.train.count() as f64,
+            epoch: (self.settings.skip + record.step * self.settings.batch) as f64
+                / self.texts.train.count() as f64,
             valid,
             also,
             train: share(since.losses.next_token),
             divergence: share(since.losses.divergence).filter(|_| self.teacher.is_some()),
+            feature: share(since.losses.feature).filter(|_| self.settings.losses.feature > 0.0),
             rate: last.map_or(0.0, |s| s.rate),
             grad_norm: last.map_or(0.0, |s| s.grad_norm),
             tokens_per_second: (since.steps > 0).then(|| tokens / seconds),

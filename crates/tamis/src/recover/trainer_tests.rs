@@ -25,12 +25,12 @@ use crate::workers::threads::together;
 const HOLES: &str = "name = \"holes\"\n[default]\nmethod = \"prune\"\nscore = \"magnitude\"\nsparsity = 0.5\n\
                      [[override]]\nmatch = \"**.o_proj\"\nmethod = \"keep\"\n";
 
-fn dense() -> Checkpoint {
+pub(super) fn dense() -> Checkpoint {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/models/llama-gqa");
     Checkpoint::open(folder).unwrap()
 }
 
-fn cpu(threads: usize, precision: Precision) -> Cpu {
+pub(super) fn cpu(threads: usize, precision: Precision) -> Cpu {
     Cpu::new(Isa::detect(), threads, precision)
 }
 
@@ -52,7 +52,7 @@ fn pruned(folder: &Path) -> Checkpoint {
 }
 
 /// A stream with a pattern that can be learnt.
-fn texts(vocab: usize) -> Texts {
+pub(super) fn texts(vocab: usize) -> Texts {
     let stream =
         |from: usize, len: usize| (from..from + len).map(|i| ((i * i / 3) % 17 % vocab) as u32).collect();
     Texts {
@@ -62,7 +62,7 @@ fn texts(vocab: usize) -> Texts {
     }
 }
 
-fn settings(method: Method) -> Settings {
+pub(super) fn settings(method: Method) -> Settings {
     let lora = LoraSpec {
         rank: 2,
         alpha: 4.0,
@@ -72,7 +72,7 @@ fn settings(method: Method) -> Settings {
     let spec = Spec { method, lora, extras: Extras { norms: true, embedding: false }, seed: 3 };
     Settings {
         spec,
-        losses: Losses { next_token: 0.5, distillation: 0.5, temperature: 1.0, top: 8 },
+        losses: Losses { next_token: 0.5, distillation: 0.5, feature: 0.0, temperature: 1.0, top: 8 },
         optimiser: Optimiser {
             lr: 5e-3,
             schedule: Schedule::Cosine,
@@ -83,6 +83,7 @@ fn settings(method: Method) -> Settings {
             clip: 1.0,
         },
         steps: 12,
+        skip: 0,
         batch: 3,
         length: 12,
         dropout: 0.1,
@@ -96,7 +97,7 @@ fn settings(method: Method) -> Settings {
     }
 }
 
-fn how(ops: &dyn Backward) -> Arithmetic<'_> {
+pub(super) fn how(ops: &dyn Backward) -> Arithmetic<'_> {
     Arithmetic { ops, cache: CacheType::F32, exact: false, checkpointing: Checkpointing::Off }
 }
 
@@ -140,11 +141,12 @@ impl Setup {
             texts: &self.texts,
             output,
             existing: Existing::Refuse,
+            teacher_cache: None,
         }
     }
 }
 
-fn weights(folder: &Path) -> Vec<u8> {
+pub(super) fn weights(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("model.safetensors")).unwrap()
 }
 
@@ -218,7 +220,7 @@ fn an_unfinished_run_of_other_settings_is_not_taken_over() {
     let ops = cpu(1, Precision::Bf16);
     let stopped = setup.run(how(&ops), &one, dir.path()).carry_out(&mut |event| match event {
         Event::Step(_) => ControlFlow::Break(()),
-        Event::Begin(..) => ControlFlow::Continue(()),
+        _ => ControlFlow::Continue(()),
     });
     assert_eq!(stopped.unwrap_err().exit_code(), 75);
     let other = Settings { seed: 9, ..one };

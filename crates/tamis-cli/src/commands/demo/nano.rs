@@ -153,6 +153,7 @@ impl Demo<'_> {
             texts: &texts,
             output: &output,
             existing: Existing::Overwrite,
+            teacher_cache: None,
         };
         watched("mend", self.args.shared.quiet, |watch| run.carry_out(watch))?;
         Ok(output)
@@ -168,7 +169,7 @@ fn settings(length: usize) -> Settings {
             extras: Extras { norms: true, embedding: false },
             seed: 0,
         },
-        losses: Losses { next_token: 0.0, distillation: 1.0, temperature: 1.0, top: 64 },
+        losses: Losses { next_token: 0.0, distillation: 1.0, feature: 0.0, temperature: 1.0, top: 64 },
         optimiser: Optimiser {
             lr: 1e-3,
             schedule: Schedule::Cosine,
@@ -179,6 +180,7 @@ fn settings(length: usize) -> Settings {
             clip: 1.0,
         },
         steps: STEPS,
+        skip: 0,
         batch: 8,
         length,
         dropout: 0.0,

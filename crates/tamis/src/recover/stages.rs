@@ -1,0 +1,341 @@
+//! Pruning in stages with training between: every stage leaves out more weights of what the last one mended, and
+//! mends it again, with the dense model as the teacher throughout. Prints nothing.
+//!
+//! Gradual pruning: Zhu 2017, arXiv 1710.01878; layer-wise pruning between trainings: Kurtic 2023, arXiv 2310.06927.
+//!
+//! ```text
+//! OUT/.stages/plan.json         digest of everything that decides the bytes
+//!             teacher.bin       what the teacher said, for all stages
+//!             2/pruned          from 1/mended; goes when 2 is done
+//!             2/mended          an ordinary run of recovery; goes when 3 is pruned
+//!             2/metrics.jsonl   its numbers
+//!             2/account.json    written last: the stage is done
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::curve::Curve;
+use super::estimate::Estimate;
+use super::log;
+use super::report::Account;
+use super::run::{Event, Run, Watch};
+use super::save::{Changed, save};
+use super::settings::Settings;
+use super::trainable::Method;
+use crate::artifact::digest::sha256;
+use crate::artifact::{Existing, MANIFEST, Resume, atomic};
+use crate::compress::Threads;
+use crate::error::{Error, Kind, Result};
+use crate::job::rewrite::Notes;
+use crate::job::{self, Calibration, Job};
+use crate::load::Checkpoint;
+use crate::ops::Ops;
+use crate::recipe::Recipe;
+use crate::units::Sparsity;
+
+/// Name of the folder inside the output folder.
+pub const FOLDER: &str = ".stages";
+const PLAN: &str = "plan.json";
+const ACCOUNT: &str = "account.json";
+
+/// How every stage leaves out weights.
+#[derive(Debug, Clone)]
+pub struct Pruning<'a> {
+    /// What to do; each stage sets its share of zeros.
+    pub recipe: &'a Recipe,
+    /// Text that decides what goes; the same for all stages.
+    pub calibration: Option<Calibration>,
+    /// Arithmetic of the calibration.
+    pub ops: &'a dyn Ops,
+    /// Threads of the pruning itself.
+    pub threads: Threads,
+}
+
+/// A run in stages.
+#[derive(Debug)]
+pub struct Stages<'a> {
+    /// The whole run: `checkpoint` is the dense model, `steps` and `warmup` are those of all stages together.
+    pub run: Run<'a>,
+    /// How every stage prunes.
+    pub pruning: Pruning<'a>,
+    /// Share of zeros after each stage, rising.
+    pub sparsities: Vec<Sparsity>,
+    /// What to do with an unfinished run in the output folder.
+    pub resume: Resume,
+}
+
+/// Which stage a run is in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// Counted from 1.
+    pub number: usize,
+    /// Stages in all.
+    pub count: usize,
+    /// Share of zeros of this one.
+    pub sparsity: Sparsity,
+}
+
+/// Shares of zeros of `count` stages by the cubic schedule: `s_t = s_f + (s_i - s_f) (1 - t / n)^3`, from `first`
+/// on, or from the stage after a dense model. Errors: no stage, or one alone that has to begin at `first`.
+pub fn cubic(first: Option<f64>, last: f64, count: usize) -> Result<Vec<f64>> {
+    let from = usize::from(first.is_none());
+    if count + from < 2 {
+        return Err(Error::usage(format!("{count} stages do not lead from one share of zeros to another"))
+            .next("give --cubic more stages"));
+    }
+    let steps = (count - 1 + from) as f64;
+    let share = |t: usize| last + (first.unwrap_or(0.0) - last) * (1.0 - t as f64 / steps).powi(3);
+    Ok((from..count + from).map(share).collect())
+}
+
+impl Stages<'_> {
+    /// Refuses what has no meaning.
+    fn check(&self) -> Result<()> {
+        let shares: Vec<f64> = self.sparsities.iter().map(|s| s.get()).collect();
+        if shares.is_empty() || shares[0] <= 0.0 || !shares.is_sorted_by(|a, b| a < b) {
+            return Err(Error::usage(format!(
+                "shares of zeros must rise from stage to stage, not {shares:?}"
+            ))
+            .next("try --stages 0.5,0.7,0.8"));
+        }
+        if !matches!(self.run.settings.spec.method, Method::Masked | Method::MaskLora) {
+            return Err(Error::usage("only the methods masked and masklora keep the zeros of a stage")
+                .next("try --method masked"));
+        }
+        if self.run.settings.steps <= shares.len() {
+            let problem = format!("{} steps for {} stages", self.run.settings.steps, shares.len());
+            return Err(Error::usage(problem).next("give at least one step more than there are stages"));
+        }
+        if self.run.workers.size() > 1 {
+            return Err(Error::usage("a run in stages is not shared between processes")
+                .next("start it without mpirun, or prune and recover stage by stage"));
+        }
+        self.run.settings.check()
+    }
+
+    /// Settings of stage `index`: every stage takes one part of the steps and the last one two; each goes on in the
+    /// text where the one before it stopped.
+    pub fn settings(&self, index: usize) -> Settings {
+        let (whole, count) = (self.run.settings, self.sparsities.len());
+        let part = whole.steps / (count + 1);
+        let before = index * part;
+        let steps = if index + 1 == count { whole.steps - before } else { part };
+        let mut settings =
+            Settings { steps, every: whole.every.min(steps), skip: before * whole.batch, ..whole.clone() };
+        settings.optimiser.warmup = whole.optimiser.warmup * steps / whole.steps;
+        settings
+    }
+
+    /// Memory of training, at most as much as with the zeros of the first stage, and of pruning.
+    pub fn estimate(&self) -> Result<(Estimate, job::Estimate)> {
+        self.check()?;
+        // A dense model has no masks, so all its weights are counted, and then those that the first stage keeps.
+        let mut settings = self.run.settings.clone();
+        let masked = settings.spec.method == Method::Masked;
+        settings.spec.method = if masked { Method::Full } else { Method::Lora };
+        let mut estimate = Run { settings: &settings, ..self.run }.estimate()?;
+        if masked {
+            let kept = estimate.optimiser as f64 * (1.0 - self.sparsities[0].get());
+            estimate.peak -= estimate.optimiser - kept as u64;
+            estimate.optimiser = kept as u64;
+        }
+        let recipe = self.recipe(0)?;
+        Ok((estimate, job::Estimate::of(&self.job(self.run.checkpoint, &recipe, self.run.output))?))
+    }
+
+    /// Carries out all stages. Errors: [`Kind::Stopped`] when the watcher asked for it; those of pruning, of
+    /// training and of writing.
+    pub fn carry_out(&self, watch: &mut Watch<'_>) -> Result<Account> {
+        self.check()?;
+        self.run.check_cache()?;
+        let identity = self.identity()?;
+        self.begin(&identity)?;
+        let mut accounts = Vec::new();
+        for index in 0..self.sparsities.len() {
+            let folder = self.folder(index);
+            let account = match account(&folder)? {
+                Some(account) => account,
+                None => self.stage(index, watch)?,
+            };
+            remove(&folder.join("pruned"))?;
+            accounts.push(account);
+        }
+        let account = self.join(&accounts)?;
+        self.publish(identity, &account)?;
+        Ok(account)
+    }
+
+    fn work(&self) -> PathBuf {
+        self.run.output.join(FOLDER)
+    }
+
+    fn folder(&self, index: usize) -> PathBuf {
+        self.work().join((index + 1).to_string())
+    }
+
+    /// Takes over what an earlier run of the same identity left, or begins a new one.
+    fn begin(&self, identity: &str) -> Result<()> {
+        let (work, plan) = (self.work(), self.work().join(PLAN));
+        if self.resume == Resume::Never {
+            remove(&work)?;
+        }
+        let known = match fs::read(&plan) {
+            Ok(bytes) => Some(bytes),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::reading(&plan, &e)),
+        };
+        let Some(known) = known else {
+            self.run.check_output()?;
+            fs::create_dir_all(&work).map_err(|e| {
+                Error::new(Kind::CannotWrite, format!("cannot create the folder: {e}")).file(&work)
+            })?;
+            return atomic::write(&plan, identity.as_bytes());
+        };
+        if known != identity.as_bytes() {
+            let problem = "this folder holds an unfinished run in stages with other settings, model or text";
+            return Err(Error::usage(problem)
+                .file(self.run.output)
+                .next("give the same command again, another output folder, or --resume never"));
+        }
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<String> {
+        let shares: Vec<f64> = self.sparsities.iter().map(|s| s.get()).collect();
+        let calibration = self.pruning.calibration.as_ref().map(Calibration::digest);
+        let all = json!({
+            "run": self.run.identity()?,
+            "sparsities": shares,
+            "recipe": self.pruning.recipe.hash(),
+            "calibration": calibration,
+        });
+        Ok(sha256(all.to_string().as_bytes()))
+    }
+
+    fn recipe(&self, index: usize) -> Result<Recipe> {
+        let mut recipe = self.pruning.recipe.clone();
+        recipe.leave_out(self.sparsities[index])?;
+        Ok(recipe)
+    }
+
+    fn job<'b>(&'b self, checkpoint: &'b Checkpoint, recipe: &'b Recipe, output: &'b Path) -> Job<'b> {
+        let Pruning { ref calibration, ops, threads, .. } = self.pruning;
+        let (calibration, policy) = (calibration.clone(), (Resume::Auto, Existing::Refuse));
+        Job { checkpoint, recipe, calibration, ops, threads, output, policy }
+    }
+
+    /// Prunes and mends, each from where it was left.
+    fn stage(&self, index: usize, watch: &mut Watch<'_>) -> Result<Account> {
+        let (count, sparsity) = (self.sparsities.len(), self.sparsities[index]);
+        if watch(Event::Stage(Place { number: index + 1, count, sparsity })).is_break() {
+            return Err(Error::new(Kind::Stopped, format!("stopped before stage {}", index + 1))
+                .next("give the same command again to go on"));
+        }
+        let folder = self.folder(index);
+        let (pruned, mended) = (folder.join("pruned"), folder.join("mended"));
+        if !pruned.join(MANIFEST).exists() {
+            self.prune(index, &pruned, watch)?;
+        }
+        if index > 0 {
+            remove(&self.folder(index - 1).join("mended"))?;
+        }
+        let settings = self.settings(index);
+        let cache = self.work().join("teacher.bin");
+        let whole = self.run.settings.steps * self.run.settings.batch;
+        let come_again = whole > self.run.texts.train.count();
+        let checkpoint = open(&pruned)?;
+        let run = Run {
+            checkpoint: &checkpoint,
+            settings: &settings,
+            output: &mended,
+            // A model without its account was written by a run that was killed before it wrote that.
+            existing: Existing::Overwrite,
+            teacher_cache: self.run.teacher_cache.or(come_again.then_some(&*cache)),
+            ..self.run
+        };
+        let account = run.mend(watch)?;
+        let metrics = mended.join(log::METRICS);
+        let lines = fs::read(&metrics).map_err(|e| Error::reading(&metrics, &e))?;
+        atomic::write(&folder.join(log::METRICS), &lines)?;
+        let bytes = serde_json::to_vec_pretty(&account)
+            .map_err(|e| Error::new(Kind::NonFinite, format!("the account cannot be written: {e}")))?;
+        atomic::write(&folder.join(ACCOUNT), &bytes)?;
+        Ok(account)
+    }
+
+    /// Leaves out the share of stage `index` of what the stage before it mended.
+    fn prune(&self, index: usize, output: &Path, watch: &mut Watch<'_>) -> Result<()> {
+        let recipe = self.recipe(index)?;
+        let last = index.checked_sub(1).map(|last| open(&self.folder(last).join("mended"))).transpose()?;
+        let checkpoint = last.as_ref().unwrap_or(self.run.checkpoint);
+        self.job(checkpoint, &recipe, output).run(&mut |step| watch(Event::Prune(step)))?;
+        Ok(())
+    }
+
+    /// The account of the whole. What is measured of the result, `before` among it, is that of the last stage, whose
+    /// zeros it has; steps, tokens and history are those of all.
+    fn join(&self, accounts: &[Account]) -> Result<Account> {
+        let last = accounts.last().ok_or_else(|| Error::usage("a run in stages without a stage"))?;
+        let mut whole = Account { steps: 0, tokens: 0, skipped_steps: 0, ..last.clone() };
+        whole.history.clear();
+        let mut seconds = 0.0;
+        for (account, sparsity) in accounts.iter().zip(&self.sparsities) {
+            whole.best_step = whole.steps + account.best_step;
+            let shifted = account.history.iter().map(|p| p.after(whole.steps, seconds));
+            whole.history.extend(shifted);
+            whole.stages.push(account.stage(sparsity.get()));
+            whole.steps += account.steps;
+            whole.tokens += account.tokens;
+            whole.skipped_steps += account.skipped_steps;
+            whole.predicted_memory_bytes = whole.predicted_memory_bytes.max(account.predicted_memory_bytes);
+            seconds += account.history.last().map_or(0.0, |p| p.seconds);
+        }
+        whole.tokens_per_second = whole.tokens as f64 / seconds.max(1e-9);
+        Ok(whole)
+    }
+
+    /// Writes what the last stage mended as the result, then removes all stages. May be done twice.
+    fn publish(&self, identity: String, account: &Account) -> Result<()> {
+        let count = self.sparsities.len();
+        let mended = open(&self.folder(count - 1).join("mended"))?;
+        let curve = Curve::of(&account.history, account.dense_perplexity).svg();
+        let steps = account.stages.iter().map(|stage| stage.steps);
+        let metrics = (0..count).map(|index| self.folder(index).join(log::METRICS));
+        log::join(self.run.output, &metrics.zip(steps).collect::<Vec<_>>())?;
+        atomic::write(&self.run.output.join("curve.svg"), curve.as_bytes())?;
+        let recipe = json!({ "recover": self.run.settings, "stages": account.stages, "prune": self.recipe(count - 1)?.to_json() });
+        let notes = Notes { identity, recipe, seed: self.run.settings.seed };
+        save(&mended, &Changed::new(), self.run.output, notes)?;
+        drop(mended);
+        remove(&self.work())
+    }
+}
+
+fn open(folder: &Path) -> Result<Checkpoint> {
+    Checkpoint::open(&folder.to_string_lossy())
+}
+
+/// The account of a stage that is done.
+fn account(folder: &Path) -> Result<Option<Account>> {
+    let path = folder.join(ACCOUNT);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::reading(&path, &e)),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| Error::bad_data(format!("not the account of a stage: {e}")).file(&path))
+}
+
+/// Removes a folder that may be there, durably.
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => atomic::sync_folder(folder),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::writing(folder, &e)),
+    }
+}
