@@ -91,6 +91,30 @@ fn damaged_structure_is_refused() {
 }
 
 #[test]
+fn blocks_are_told_apart() {
+    let (rows, cols) = (32, 40);
+    // Dense, 2:4 and left out; thinned, left out but for one weight, and an edge of 2:4.
+    let kept: Vec<bool> = (0..rows * cols)
+        .map(|i| match (i / cols / 16, i % cols / 16) {
+            (0, 0) => true,
+            (0, 1) | (1, 2) => i % 4 < 2,
+            (0, 2) => false,
+            (1, 0) => i % 3 == 0,
+            _ => i == 16 * cols + 16,
+        })
+        .collect();
+    let weight = BitmapMatrix::from_dense((rows, cols), &vec![1.0; rows * cols], &kept, BitmapKind::Bf16);
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path()).unwrap();
+    let tensor = (name(0), Weight::Bitmap(weight.unwrap()).into());
+    writer.put(Part::Block(0), &[tensor], BTreeMap::new()).unwrap();
+    writer.finish(finish()).unwrap();
+    let report = inspect(&Checkpoint::open(dir.path().to_str().unwrap()).unwrap()).unwrap();
+    let blocks = report.blocks().unwrap();
+    assert_eq!((blocks.dense, blocks.two_of_four, blocks.thinned, blocks.removed), (1, 2, 2, 1));
+}
+
+#[test]
 fn holes_are_counted() {
     let dir = written_pruned();
     let checkpoint = Checkpoint::open(dir.path().to_str().unwrap()).unwrap();
@@ -102,6 +126,10 @@ fn holes_are_counted() {
         assert_eq!(holes.dead_outputs, kept.chunks(72).filter(|row| row.iter().all(|k| !k)).count());
         assert_eq!(holes.dead_inputs, (0..72).filter(|c| kept.chunks(72).all(|row| !row[*c])).count());
     }
+    let whole: Vec<_> = report.tensors.iter().map(|tensor| tensor.holes.unwrap().blocks).collect();
+    assert!(whole.iter().all(|blocks| blocks.total() == 3 * 5));
+    assert_eq!((whole[0].thinned, whole[3].thinned, whole[3].two_of_four), (15, 0, 0));
+    assert!(whole[3].dense > 0 && whole[3].removed > 0 && report.blocks().unwrap().total() == 6 * 15);
     let weights = 6.0 * 40.0 * 72.0;
     let kept: usize = report.tensors.iter().map(|t| t.holes.unwrap().kept).sum();
     assert_eq!(report.sparsity, Some((weights - kept as f64) / weights));

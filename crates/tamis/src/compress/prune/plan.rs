@@ -143,16 +143,23 @@ impl Pruning {
 
     /// Refuses combinations that have no meaning.
     pub(crate) fn check(&self, order: ActivationOrder) -> Result<()> {
-        let blocks = matches!(self.pattern, Pattern::Blocks { .. });
         let refuse = |problem: String, next: &str| Err(Error::usage(problem).next(next.to_owned()));
-        if blocks != self.score.of_blocks().is_some() {
+        let (fits, permutable) = match self.pattern {
+            Pattern::Blocks { .. } => (self.score.of_blocks().is_some(), true),
+            Pattern::Tiers(tiers) => {
+                tiers.check(self.share())?;
+                (matches!(self.score, Criterion::Diagonal | Criterion::Sparsegpt), true)
+            }
+            _ => (self.score.of_blocks().is_none(), false),
+        };
+        if !fits {
             return refuse(
                 format!("a score that does not fit the pattern \"{}\"", self.pattern),
-                "blocks take \"mean-magnitude\", \"diagonal\" or \"brain-surgeon\"; other patterns take \
-                 \"magnitude\", \"wanda\", \"ria\" or \"sparsegpt\"",
+                "blocks take \"mean-magnitude\", \"diagonal\" or \"brain-surgeon\"; tiers take \"diagonal\" or \
+                 \"sparsegpt\"; other patterns take \"magnitude\", \"wanda\", \"ria\" or \"sparsegpt\"",
             );
         }
-        if self.permute && !blocks {
+        if self.permute && !permutable {
             return refuse(
                 "sorted units are for blocks: other patterns lose nothing by the order".into(),
                 "leave permute out",
@@ -173,7 +180,9 @@ impl Pruning {
                     "leave update and rounds out",
                 );
             }
-            if matches!(self.pattern, Pattern::OfEach { .. }) && order != ActivationOrder::None {
+            if matches!(self.pattern, Pattern::OfEach { .. } | Pattern::Tiers(_))
+                && order != ActivationOrder::None
+            {
                 return refuse(
                     format!("SparseGPT can keep \"{}\" only if it visits neighbours together", self.pattern),
                     "use order = \"none\"",
