@@ -122,7 +122,8 @@ fn store(
     }
     let kind = match pruning.kept {
         Kept::Int8 => BitmapKind::Int8 { group },
-        _ => BitmapKind::Bf16,
+        Kept::Int4 => BitmapKind::Int4 { group },
+        Kept::Bf16 => BitmapKind::Bf16,
     };
     let bitmap = BitmapMatrix::from_dense(shape, values, mask.flags(), kind)?;
     // Sparse rows need a column for each weight, a bitmap a bit for each place.

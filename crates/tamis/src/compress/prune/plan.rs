@@ -74,7 +74,7 @@ pub enum Kept {
     Bf16,
     /// Symmetric integers of 8 bits: a scale for each group of a row, or for each row of a block.
     Int8,
-    /// Symmetric integers of 4 bits with a scale for each row of a block.
+    /// The same of 4 bits.
     Int4,
 }
 
@@ -189,9 +189,6 @@ impl Pruning {
                 );
             }
         }
-        if self.kept == Kept::Int4 && !self.whole_blocks() {
-            return refuse("4 bits are for blocks of multiples of 16".into(), "use kept = \"int8\"");
-        }
         Ok(())
     }
 
@@ -200,7 +197,8 @@ impl Pruning {
         let density = 1.0 - self.share().get();
         match (self.kept, self.whole_blocks()) {
             (Kept::Bf16, false) => 16.0 * density + 1.0,
-            (Kept::Int8 | Kept::Int4, false) => 8.0 * density + 1.0 + 16.0 / group as f64,
+            (Kept::Int8, false) => 8.0 * density + 1.0 + 16.0 / group as f64,
+            (Kept::Int4, false) => 4.0 * density + 1.0 + 16.0 / group as f64,
             (Kept::Bf16, true) => 16.1 * density,
             (Kept::Int8, true) => 9.1 * density,
             (Kept::Int4, true) => 5.1 * density,
