@@ -34,7 +34,7 @@ enum Layout {
     Bitmap(usize, BitmapKind),
 }
 
-const LAYOUTS: [(Layout, &str); 7] = [
+const LAYOUTS: [(Layout, &str); 8] = [
     (Layout::Blocks(100, BlockKind::Bf16), "blocks 100% bf16"),
     (Layout::Blocks(50, BlockKind::Bf16), "blocks 50% bf16"),
     (Layout::Blocks(25, BlockKind::Bf16), "blocks 25% bf16"),
@@ -42,6 +42,7 @@ const LAYOUTS: [(Layout, &str); 7] = [
     (Layout::Blocks(50, BlockKind::Int4), "blocks 50% int4"),
     (Layout::Bitmap(50, BitmapKind::Bf16), "bitmap 50% bf16"),
     (Layout::Bitmap(50, BitmapKind::Int8 { group: 64 }), "bitmap 50% int8"),
+    (Layout::Bitmap(50, BitmapKind::Int4 { group: 64 }), "bitmap 50% int4"),
 ];
 
 /// Weights in one layout.
@@ -72,6 +73,7 @@ impl Layout {
                     + match kind {
                         BitmapKind::Bf16 => kept * 2,
                         BitmapKind::Int8 { group } => kept + n * k / group * 2,
+                        BitmapKind::Int4 { group } => kept.div_ceil(8) * 4 + n * k / group * 2,
                     }
             }
         }

@@ -163,7 +163,7 @@ pub(crate) struct Compress {
     /// How zeros are spread over the layers: uniform, owl, slope or measured [default: the recipe's]
     #[arg(long, value_name = "HOW")]
     pub(crate) allocation: Option<String>,
-    /// How kept weights are stored: bf16, int8, or, for blocks, int4 [default: the recipe's]
+    /// How kept weights are stored: bf16, int8 or int4 [default: the recipe's]
     #[arg(long, value_name = "TYPE")]
     pub(crate) kept: Option<String>,
     /// Linears to leave as they are, at 16 bits: model.layers.0.**, **.down_proj

@@ -18,13 +18,14 @@ pub(crate) fn run(args: &args::Inspect) -> anyhow::Result<()> {
     }
     let table = if args.tensors { every_tensor(&inspection) } else { by_kind(&inspection) };
     print_text(&format!(
-        "architecture {}, {} parameters, {:.3} bits per weight, {}, ortho: {}\n{}{table}",
+        "architecture {}, {} parameters, {:.3} bits per weight, {}, ortho: {}\n{}{}{table}",
         serde_json::to_value(inspection.architecture)?.as_str().unwrap_or_default(),
         inspection.parameters,
         inspection.bits_per_weight,
         human_bytes(inspection.file_bytes),
         serde_json::to_value(inspection.ortho)?.as_str().unwrap_or_default(),
         pruned_line(&inspection),
+        blocks_line(&inspection),
     ))
 }
 
@@ -40,6 +41,21 @@ fn pruned_line(inspection: &Inspection) -> String {
         human_bytes(inspection.dense_bytes),
         share(inspection.int4_bytes),
         human_bytes(inspection.int4_bytes),
+    )
+}
+
+/// What blocks look like, where some are not just thinned.
+fn blocks_line(inspection: &Inspection) -> String {
+    let Some(blocks) = inspection.blocks().filter(|blocks| blocks.thinned < blocks.total()) else {
+        return String::new();
+    };
+    let share = |count: usize| 100.0 * count as f64 / blocks.total().max(1) as f64;
+    format!(
+        "blocks of 16 x 16: {:.1} % dense, {:.1} % 2:4, {:.1} % thinned otherwise, {:.1} % left out\n",
+        share(blocks.dense),
+        share(blocks.two_of_four),
+        share(blocks.thinned),
+        share(blocks.removed),
     )
 }
 

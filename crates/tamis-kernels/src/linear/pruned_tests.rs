@@ -33,7 +33,7 @@ fn blocks(n: usize, k: usize, share: f32) -> Vec<BlockMatrix> {
 fn bitmaps(n: usize, k: usize) -> Vec<BitmapMatrix> {
     let group = if k < 64 { k } else { 64 };
     let (weights, kept) = (noise(n * k, 22), marks(n * k, 0.5));
-    let kinds = [BitmapKind::Bf16, BitmapKind::Int8 { group }];
+    let kinds = [BitmapKind::Bf16, BitmapKind::Int8 { group }, BitmapKind::Int4 { group }];
     kinds.map(|kind| BitmapMatrix::from_dense((n, k), &weights, &kept, kind).unwrap()).into()
 }
 

@@ -74,9 +74,12 @@ pub enum Encoding {
     Bitmap {
         /// Weights that are kept.
         kept: usize,
-        /// Input features that share a scale of 8-bit codes; none for bfloat16.
+        /// Input features that share a scale of codes; none for bfloat16.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<usize>,
+        /// Bits of a code, where they are not 8: 4.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bits: Option<Bits>,
     },
     /// Kept blocks of 16 x 16.
     Blocks {
@@ -148,7 +151,11 @@ impl Stored {
                 kept: w.starts().last().map_or(0, |n| *n as usize),
                 group: match w.data() {
                     BitmapData::Bf16(_) => None,
-                    BitmapData::Int8 { group, .. } => Some(*group),
+                    BitmapData::Int8 { group, .. } | BitmapData::Int4 { group, .. } => Some(*group),
+                },
+                bits: match w.data() {
+                    BitmapData::Int4 { .. } => Some(Bits::new(4)?),
+                    BitmapData::Bf16(_) | BitmapData::Int8 { .. } => None,
                 },
             },
             Self::Matrix(Weight::Blocks(w)) => Encoding::Blocks {
@@ -307,7 +314,9 @@ impl fmt::Display for Encoding {
                 ortho.map_or(Ok(()), |n| write!(f, " + ortho {n}"))
             }
             Self::Bitmap { group: None, .. } => f.write_str("bitmap bf16"),
-            Self::Bitmap { group: Some(group), .. } => write!(f, "bitmap int8 g{group}"),
+            Self::Bitmap { group: Some(group), bits, .. } => {
+                write!(f, "bitmap int{} g{group}", bits.map_or(8, Bits::get))
+            }
             Self::Blocks { bits: None, .. } => f.write_str("blocks bf16"),
             Self::Blocks { bits: Some(bits), .. } => write!(f, "blocks int{}", bits.get()),
             Self::Sparse { .. } => f.write_str("csr f16"),

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use tamis_kernels::pack::BLOCK_SIDE;
 
 use crate::error::{Error, Result};
 use crate::load::{Checkpoint, Ortho};
@@ -64,6 +65,59 @@ pub struct Holes {
     pub dead_outputs: usize,
     /// Inputs of which no weight is kept.
     pub dead_inputs: usize,
+    /// What its blocks of 16 x 16 look like.
+    pub blocks: Blocks,
+}
+
+/// Blocks of 16 x 16 of a mask, by what is kept of them; the last of a row or a column may be smaller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Blocks {
+    /// Everything.
+    pub dense: usize,
+    /// Two of every four neighbours of each row.
+    pub two_of_four: usize,
+    /// Something else.
+    pub thinned: usize,
+    /// Nothing.
+    pub removed: usize,
+}
+
+impl Blocks {
+    fn of(kept: &[bool], cols: usize) -> Self {
+        let mut blocks = Self::default();
+        let rows: Vec<&[bool]> = kept.chunks(cols).collect();
+        for strip in rows.chunks(BLOCK_SIDE) {
+            for left in (0..cols).step_by(BLOCK_SIDE) {
+                let pieces = || strip.iter().map(|row| &row[left..cols.min(left + BLOCK_SIDE)]);
+                let two = |four: &[bool]| four.len() == 4 && four.iter().filter(|kept| **kept).count() == 2;
+                let count = if pieces().flatten().all(|kept| *kept) {
+                    &mut blocks.dense
+                } else if !pieces().flatten().any(|kept| *kept) {
+                    &mut blocks.removed
+                } else if pieces().flat_map(|piece| piece.chunks(4)).all(two) {
+                    &mut blocks.two_of_four
+                } else {
+                    &mut blocks.thinned
+                };
+                *count += 1;
+            }
+        }
+        blocks
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            dense: self.dense + other.dense,
+            two_of_four: self.two_of_four + other.two_of_four,
+            thinned: self.thinned + other.thinned,
+            removed: self.removed + other.removed,
+        }
+    }
+
+    /// Blocks in all.
+    pub fn total(&self) -> usize {
+        self.dense + self.two_of_four + self.thinned + self.removed
+    }
 }
 
 impl Holes {
@@ -75,12 +129,20 @@ impl Holes {
             sparsity: 1.0 - count as f64 / kept.len().max(1) as f64,
             dead_outputs: rows().filter(|row| row.iter().all(|kept| !kept)).count(),
             dead_inputs: (0..cols).filter(|&col| rows().all(|row| !row[col])).count(),
+            blocks: Blocks::of(kept, cols),
         }
     }
 }
 
 /// Bits of 64 weights of a linear at 4 bits, with their scale.
 const INT4_BITS: u64 = 4 * 64 + 16;
+
+impl Inspection {
+    /// The blocks of all pruned tensors; none where nothing was pruned.
+    pub fn blocks(&self) -> Option<Blocks> {
+        self.tensors.iter().filter_map(|tensor| tensor.holes).map(|holes| holes.blocks).reduce(Blocks::and)
+    }
+}
 
 /// Inspects an opened model.
 pub fn inspect(checkpoint: &Checkpoint) -> Result<Inspection> {

@@ -27,7 +27,7 @@ mod work;
 mod writer;
 
 pub use entry::{Encoding, Stored, TensorEntry, Vector};
-pub use inspect::{Holes, Inspection, TensorReport, inspect};
+pub use inspect::{Blocks, Holes, Inspection, TensorReport, inspect};
 pub use manifest::{BASE, CONFIG, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, ORTHO};
 pub use reader::{ArtifactSource, is_artifact};
 pub use verify::{VerifyReport, verify};

@@ -3,7 +3,7 @@
 //!
 //! | layout | where | what |
 //! |---|---|---|
-//! | bitmap | `weight_bitmap` u32 `[out, in / 32]`, `weight_starts` u32 `[out + 1]` | `weight_values` bf16, or `weight_codes` i8 and `weight_scale` f16 `[out, in / group]` |
+//! | bitmap | `weight_bitmap` u32 `[out, in / 32]`, `weight_starts` u32 `[out + 1]` | `weight_values` bf16, or `weight_codes` (i8 `[kept]`, or u32 `[kept / 8]` of 4 bits each) and `weight_scale` f16 `[out, in / group]` |
 //! | blocks | `weight_starts` u32 `[out / 16 + 1]`, `weight_columns` u16 `[blocks]` | `weight_values` bf16 `[blocks, 8, 16, 2]`, or `weight_codes` u32 and `weight_scale` f16 `[blocks, 16]` |
 //! | csr | `weight_starts` u32 `[out + 1]`, `weight_columns` u16 | `weight_values` f16 |
 //!
@@ -36,7 +36,13 @@ pub(super) fn slots(encoding: Encoding, (stem, (rows, cols)): (&str, (usize, usi
     }
     let starts = |rows: usize| slot("weight_starts", Dtype::U32, &[rows + 1]);
     Ok(match encoding {
-        Encoding::Bitmap { group, .. } => {
+        Encoding::Bitmap { group, bits, .. } => {
+            let bits = bits.map(|bits| bits.get());
+            if !matches!((group, bits), (_, None) | (Some(_), Some(4))) {
+                return Err(Error::bad_data(format!(
+                    "a bitmap with codes of {bits:?} bits and groups of {group:?}"
+                )));
+            }
             let bitmap = slot("weight_bitmap", Dtype::U32, &[rows, cols.div_ceil(BITMAP_WORD)]);
             let mut slots = vec![bitmap, starts(rows)];
             match group {
@@ -45,7 +51,10 @@ pub(super) fn slots(encoding: Encoding, (stem, (rows, cols)): (&str, (usize, usi
                     return Err(Error::bad_data(format!("a group of {group} in rows of {cols}")));
                 }
                 Some(group) => slots.extend([
-                    slot("weight_codes", Dtype::I8, &[kept]),
+                    match bits {
+                        Some(_) => slot("weight_codes", Dtype::U32, &[kept.div_ceil(8)]),
+                        None => slot("weight_codes", Dtype::I8, &[kept]),
+                    },
                     slot("weight_scale", Dtype::F16, &[rows, cols.div_ceil(group)]),
                 ]),
             }
@@ -79,6 +88,7 @@ pub(super) fn to_parts(weight: &Weight) -> Vec<Vec<u8>> {
             match w.data() {
                 BitmapData::Bf16(values) => parts.push(to_bytes(values)),
                 BitmapData::Int8 { codes, scales, .. } => parts.extend([to_bytes(codes), to_bytes(scales)]),
+                BitmapData::Int4 { words, scales, .. } => parts.extend([to_bytes(words), to_bytes(scales)]),
             }
             parts
         }
@@ -105,10 +115,15 @@ pub(super) fn from_parts(
 ) -> Result<Weight, PackError> {
     let starts = from_bytes(&bytes["weight_starts"]);
     match encoding {
-        Encoding::Bitmap { group, .. } => {
-            let data = match group {
-                None => BitmapData::Bf16(from_bytes(&bytes["weight_values"])),
-                Some(group) => BitmapData::Int8 {
+        Encoding::Bitmap { group, bits, .. } => {
+            let data = match (group, bits) {
+                (None, _) => BitmapData::Bf16(from_bytes(&bytes["weight_values"])),
+                (Some(group), Some(_)) => BitmapData::Int4 {
+                    words: from_bytes(&bytes["weight_codes"]),
+                    scales: from_bytes(&bytes["weight_scale"]),
+                    group,
+                },
+                (Some(group), None) => BitmapData::Int8 {
                     codes: from_bytes(&bytes["weight_codes"]),
                     scales: from_bytes(&bytes["weight_scale"]),
                     group,

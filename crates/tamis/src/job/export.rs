@@ -70,6 +70,12 @@ mod tests {
                 ),
                 4,
             ),
+            (
+                Weight::Bitmap(
+                    BitmapMatrix::from_dense(shape, &values, &kept, BitmapKind::Int4 { group: 32 }).unwrap(),
+                ),
+                4,
+            ),
             (Weight::Blocks(BlockMatrix::from_dense(shape, &values, &blocks, BlockKind::Bf16).unwrap()), 2),
         ];
         for (weight, width) in layouts {

@@ -150,6 +150,7 @@ fn pruned_weights() -> Vec<(Weight, bool)> {
     vec![
         (bitmap(BitmapKind::Bf16), false),
         (bitmap(BitmapKind::Int8 { group: 32 }), true),
+        (bitmap(BitmapKind::Int4 { group: 32 }), true),
         (block(BlockKind::Bf16), false),
         (block(BlockKind::Int8), true),
         (block(BlockKind::Int4), true),

@@ -170,6 +170,7 @@ impl Weight {
                 let kind = match w.data() {
                     BitmapData::Bf16(_) => BitmapKind::Bf16,
                     BitmapData::Int8 { group, .. } => BitmapKind::Int8 { group: *group },
+                    BitmapData::Int4 { group, .. } => BitmapKind::Int4 { group: *group },
                 };
                 BitmapMatrix::from_dense(shape, values, &kept, kind).map(Self::Bitmap)
             }

@@ -36,7 +36,8 @@ impl Recipe {
         if self.default.method == Method::Prune {
             return Ok(&mut self.default.pruning);
         }
-        Err(Error::usage(format!("recipe {:?} does not prune", self.name))
-            .next("use wanda50, sparsegpt50, 2of4 or block16-25, or a recipe with method = \"prune\""))
+        Err(Error::usage(format!("recipe {:?} does not prune", self.name)).next(
+            "use wanda50, sparsegpt50, 2of4, tiers50 or block16-25, or a recipe with method = \"prune\"",
+        ))
     }
 }

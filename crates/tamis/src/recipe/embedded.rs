@@ -7,7 +7,7 @@ use super::{Format, Recipe};
 use crate::error::{Error, Result};
 
 /// Name and text, the recommended ones first.
-const RECIPES: [(&str, &str); 15] = [
+const RECIPES: [(&str, &str); 16] = [
     ("int4-ortho", include_str!("embedded/int4-ortho.toml")),
     ("int4", include_str!("embedded/int4.toml")),
     ("int3-ortho", include_str!("embedded/int3-ortho.toml")),
@@ -22,6 +22,7 @@ const RECIPES: [(&str, &str); 15] = [
     ("wanda50", include_str!("embedded/wanda50.toml")),
     ("sparsegpt50", include_str!("embedded/sparsegpt50.toml")),
     ("2of4", include_str!("embedded/2of4.toml")),
+    ("tiers50", include_str!("embedded/tiers50.toml")),
     ("block16-25", include_str!("embedded/block16-25.toml")),
 ];
 

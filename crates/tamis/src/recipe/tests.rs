@@ -175,7 +175,7 @@ fn a_file_is_read_by_extension_and_else_by_content() {
 #[test]
 fn every_embedded_recipe_is_valid_and_called_by_its_name() {
     let list = Recipe::list();
-    assert_eq!(list.len(), 15);
+    assert_eq!(list.len(), 16);
     for summary in list {
         let recipe = Recipe::named(&summary.name).unwrap();
         assert_eq!(recipe.name, summary.name);
@@ -250,7 +250,11 @@ fn pruning_without_meaning_is_refused() {
         ("pattern = \"16x16\"", "does not fit the pattern"),
         ("score = \"sparsegpt\"\nrounds = 2", "at once"),
         ("score = \"sparsegpt\"\npattern = \"2:4\"", "visits neighbours together"),
-        ("kept = \"int4\"", "blocks of multiples of 16"),
+        ("pattern = \"tiers\"", "does not fit the pattern"),
+        ("score = \"diagonal\"\npattern = \"2:4, dense\"\nsparsity = 0.6", "leave out 0 to 0.5"),
+        ("score = \"diagonal\"\npattern = \"2:4, dens\"", "is no tier"),
+        ("score = \"sparsegpt\"\npattern = \"tiers\"", "visits neighbours together"),
+        ("kept = \"int3\"", ""),
         ("permute = true", "sorted units are for blocks"),
         ("ortho = \"quality\"", "nothing is quantised"),
         ("sparsity = 1.0", "must lie in [0, 1)"),

@@ -17,7 +17,8 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::expand::avx512::{broadcast, next_codes, next_values, scaled, widened};
+use super::expand::avx512::{broadcast, next_values, scaled, widened};
+use super::expand::{Codes, Nibbles};
 use super::{BITMAP_WORD, BitmapData, BitmapMatrix};
 use crate::isa::Isa;
 use crate::lanes::{Avx512, Lanes};
@@ -32,8 +33,10 @@ pub(super) fn f32(isa: Isa, w: &BitmapMatrix, x: &[f32], rows: Range<usize>, y: 
         match &w.data {
             BitmapData::Bf16(values) => f32_rows(token, w, (Widened(values), x), rows, y),
             BitmapData::Int8 { codes, scales, group } => {
-                let kind = Scaled { codes, scales, group: *group, groups: w.cols.div_ceil(*group) };
-                f32_rows(token, w, (kind, x), rows, y);
+                f32_rows(token, w, (Scaled::of(w, &codes[..], scales, *group), x), rows, y);
+            }
+            BitmapData::Int4 { words, scales, group } => {
+                f32_rows(token, w, (Scaled::of(w, Nibbles(words), scales, *group), x), rows, y);
             }
         }
     }
@@ -49,8 +52,12 @@ pub(super) fn bf16(isa: Isa, w: &BitmapMatrix, x: &[bf16], rows: Range<usize>, y
         match &w.data {
             BitmapData::Bf16(values) => bf16_rows(token.lanes(), w, (Pairs(values), x), rows, y),
             BitmapData::Int8 { codes, scales, group } => {
-                let kind = Scaled { codes, scales, group: *group, groups: w.cols.div_ceil(*group) };
-                bf16_rows(token.lanes(), w, (Rounded(kind), x), rows, y);
+                let kind = Rounded(Scaled::of(w, &codes[..], scales, *group));
+                bf16_rows(token.lanes(), w, (kind, x), rows, y);
+            }
+            BitmapData::Int4 { words, scales, group } => {
+                let kind = Rounded(Scaled::of(w, Nibbles(words), scales, *group));
+                bf16_rows(token.lanes(), w, (kind, x), rows, y);
             }
         }
     }
@@ -173,14 +180,20 @@ impl Kept for Widened<'_> {
 
 /// Codes and scales by f32.
 #[derive(Clone, Copy)]
-struct Scaled<'a> {
-    codes: &'a [i8],
+struct Scaled<'a, C> {
+    codes: C,
     scales: &'a [f16],
     group: usize,
     groups: usize,
 }
 
-impl Kept for Scaled<'_> {
+impl<'a, C: Codes> Scaled<'a, C> {
+    fn of(w: &BitmapMatrix, codes: C, scales: &'a [f16], group: usize) -> Self {
+        Self { codes, scales, group, groups: w.cols.div_ceil(group) }
+    }
+}
+
+impl<C: Codes> Kept for Scaled<'_, C> {
     type X = f32;
     type Scale = __m512;
     fn group(&self) -> usize {
@@ -195,7 +208,7 @@ impl Kept for Scaled<'_> {
     unsafe fn add(&self, bits: u32, at: usize, scale: __m512, x: *const f32, sums: __m512) -> __m512 {
         // SAFETY: the caller's features and numbers.
         unsafe {
-            let [low, high] = scaled(scale, _mm256_maskz_expand_epi8(bits, next_codes(self.codes, at)));
+            let [low, high] = scaled(scale, _mm256_maskz_expand_epi8(bits, self.codes.next(at)));
             let sums = _mm512_fmadd_ps(_mm512_loadu_ps(x), low, sums);
             _mm512_fmadd_ps(_mm512_loadu_ps(x.add(16)), high, sums)
         }
@@ -220,9 +233,9 @@ impl Kept for Pairs<'_> {
 
 /// Codes and scales, rounded to bf16, by bf16.
 #[derive(Clone, Copy)]
-struct Rounded<'a>(Scaled<'a>);
+struct Rounded<'a, C>(Scaled<'a, C>);
 
-impl Kept for Rounded<'_> {
+impl<C: Codes> Kept for Rounded<'_, C> {
     type X = bf16;
     type Scale = __m512;
     fn group(&self) -> usize {
@@ -237,7 +250,7 @@ impl Kept for Rounded<'_> {
     unsafe fn add(&self, bits: u32, at: usize, scale: __m512, x: *const bf16, sums: __m512) -> __m512 {
         // SAFETY: the caller's features and numbers; the cast keeps all bits.
         unsafe {
-            let codes = _mm256_maskz_expand_epi8(bits, next_codes(self.0.codes, at));
+            let codes = _mm256_maskz_expand_epi8(bits, self.0.codes.next(at));
             let [low, high] = scaled(scale, codes);
             add_pairs(x, std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)), sums)
         }

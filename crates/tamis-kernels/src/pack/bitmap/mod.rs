@@ -2,15 +2,16 @@
 //! stand one after another. Knows no score and no pattern; N:M is a bitmap like any other.
 //!
 //! Row `j` keeps weight `i` if bit `i % 32` of word `i / 32` of the row is set; its kept weights
-//! are `values[starts[j]..starts[j + 1]]`, by column. bf16, or symmetric integers of 8 bits with
-//! `w = scale[j, i / group] * code`.
+//! are `values[starts[j]..starts[j + 1]]`, by column. bf16, or symmetric integers of 8 or 4 bits
+//! with `w = scale[j, i / group] * code`.
 //!
-//! At density d a weight takes `16 d + 1` bits, or `8 d + 1`, and scales. Rows are decoded and
+//! At density d a weight takes `16 d + 1` bits, `8 d + 1` or `4 d + 1`, and scales. Rows are decoded and
 //! multiplied as dense ones: skipping weights saves memory, never arithmetic.
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod dots;
 mod expand;
+mod quantise;
 
 use half::{bf16, f16};
 
@@ -34,6 +35,16 @@ pub enum BitmapData {
         /// Columns that share a scale: a multiple of 32, or all.
         group: usize,
     },
+    /// Signed integers of 4 bits.
+    Int4 {
+        /// Two's complement codes, one for each kept weight, eight a word, the first in the lowest bits; zeros
+        /// behind the last.
+        words: Vec<u32>,
+        /// Scales `[rows, cols / group]`, rounded up.
+        scales: Vec<f16>,
+        /// Columns that share a scale: a multiple of 32, or all.
+        group: usize,
+    },
 }
 
 /// How kept weights are stored.
@@ -43,6 +54,11 @@ pub enum BitmapKind {
     Bf16,
     /// Signed integers of 8 bits.
     Int8 {
+        /// Columns that share a scale: a multiple of 32, or all.
+        group: usize,
+    },
+    /// Signed integers of 4 bits.
+    Int4 {
         /// Columns that share a scale: a multiple of 32, or all.
         group: usize,
     },
@@ -61,7 +77,7 @@ pub struct BitmapMatrix {
 impl BitmapMatrix {
     /// Takes weights `[rows, cols]`, row-major, and which are kept; a kept weight may be zero.
     /// Integers are rounded to the nearest of a symmetric grid that reaches the largest kept
-    /// weight of the group.
+    /// weight of the group; one of 4 bits may end below it, where that makes the squared error less.
     ///
     /// # Errors
     /// Lengths that do not agree; 2^32 weights or more; a group that is no multiple of 32; for
@@ -92,7 +108,11 @@ impl BitmapMatrix {
             BitmapKind::Bf16 => BitmapData::Bf16(chosen().map(bf16::from_f32).collect()),
             BitmapKind::Int8 { group } => {
                 check_group(cols, group)?;
-                quantised(cols, group, weights, kept)?
+                quantise::to_int8((weights, kept), cols, group)?
+            }
+            BitmapKind::Int4 { group } => {
+                check_group(cols, group)?;
+                quantise::to_int4((weights, kept), cols, group)?
             }
         };
         Self::from_parts(shape, bits, starts, data)
@@ -147,6 +167,7 @@ impl BitmapMatrix {
         let data = match &self.data {
             BitmapData::Bf16(values) => values.len() * 2,
             BitmapData::Int8 { codes, scales, .. } => codes.len() + scales.len() * 2,
+            BitmapData::Int4 { words, scales, .. } => words.len() * 4 + scales.len() * 2,
         };
         (self.bits.len() + self.starts.len()) * 4 + data
     }
@@ -162,11 +183,20 @@ impl BitmapMatrix {
         match &self.data {
             BitmapData::Bf16(values) => expand::bf16_to_f32(isa, bits, &values[start..], out),
             BitmapData::Int8 { codes, scales, group } => {
-                let groups = self.cols.div_ceil(*group);
-                let scales = &scales[row * groups..][..groups];
-                expand::int8_to_f32(isa, bits, &codes[start..], (scales, *group), out);
+                let scales = self.scales_of(row, scales, *group);
+                expand::codes_to_f32(isa, bits, (&codes[..], start), scales, out);
+            }
+            BitmapData::Int4 { words, scales, group } => {
+                let scales = self.scales_of(row, scales, *group);
+                expand::codes_to_f32(isa, bits, (expand::Nibbles(words), start), scales, out);
             }
         }
+    }
+
+    /// Scales of a row, and columns that share one.
+    fn scales_of<'a>(&self, row: usize, scales: &'a [f16], group: usize) -> (&'a [f16], usize) {
+        let groups = self.cols.div_ceil(group);
+        (&scales[row * groups..][..groups], group)
     }
 
     /// Words of a row, and its first kept weight.
@@ -218,35 +248,34 @@ fn check_group(cols: usize, group: usize) -> Result<(), PackError> {
 }
 
 fn check_data(data: &BitmapData, (rows, cols): (usize, usize), kept: usize) -> Result<(), PackError> {
+    let scaled = |scales: &[f16], group: usize| {
+        check_group(cols, group)?;
+        if rows.checked_mul(cols.div_ceil(group)) != Some(scales.len()) {
+            return Err(PackError(format!("{} scales for groups of {group}", scales.len())));
+        }
+        if scales.iter().any(|s| !s.is_finite()) {
+            return Err(PackError("a scale is not finite".into()));
+        }
+        Ok(())
+    };
     let len = match data {
         BitmapData::Bf16(values) => values.len(),
         BitmapData::Int8 { codes, scales, group } => {
-            check_group(cols, *group)?;
-            if rows.checked_mul(cols.div_ceil(*group)) != Some(scales.len()) {
-                return Err(PackError(format!("{} scales for groups of {group}", scales.len())));
-            }
-            if scales.iter().any(|s| !s.is_finite()) {
-                return Err(PackError("a scale is not finite".into()));
-            }
+            scaled(scales, *group)?;
             codes.len()
+        }
+        BitmapData::Int4 { words, scales, group } => {
+            scaled(scales, *group)?;
+            if words.len() != kept.div_ceil(8) {
+                return Err(PackError(format!("{} words of codes for {kept} kept weights", words.len())));
+            }
+            if !kept.is_multiple_of(8) && words[kept / 8] >> (kept % 8 * 4) != 0 {
+                return Err(PackError("a code behind the last kept weight".into()));
+            }
+            kept
         }
     };
     if len == kept { Ok(()) } else { Err(PackError(format!("{len} values for {kept} kept weights"))) }
-}
-
-/// Codes and scales of the kept weights: `code = round(w / scale)`.
-fn quantised(cols: usize, group: usize, weights: &[f32], kept: &[bool]) -> Result<BitmapData, PackError> {
-    const MOST: f32 = 127.0;
-    let (mut codes, mut scales) = (Vec::new(), Vec::new());
-    for (weights, kept) in weights.chunks(cols).zip(kept.chunks(cols)) {
-        for (weights, kept) in weights.chunks(group).zip(kept.chunks(group)) {
-            let chosen = || weights.iter().zip(kept).filter(|(_, kept)| **kept).map(|(w, _)| w);
-            let scale = super::symmetric_scale(chosen(), MOST)?;
-            scales.push(scale);
-            codes.extend(chosen().map(|w| super::symmetric_code(*w, scale, MOST) as i8));
-        }
-    }
-    Ok(BitmapData::Int8 { codes, scales, group })
 }
 
 #[cfg(test)]

@@ -20,10 +20,12 @@ fn check(shape: (usize, usize), kept: &[bool], group: usize) {
     let masked: Vec<f32> = weights.iter().zip(kept).map(|(w, k)| if *k { *w } else { 0.0 }).collect();
     let bf16s = BitmapMatrix::from_dense(shape, &weights, kept, BitmapKind::Bf16).unwrap();
     let int8s = BitmapMatrix::from_dense(shape, &weights, kept, BitmapKind::Int8 { group }).unwrap();
+    let int4s = BitmapMatrix::from_dense(shape, &weights, kept, BitmapKind::Int4 { group }).unwrap();
     let count = kept.iter().filter(|k| **k).count();
     assert_eq!(bf16s.density(), count as f64 / kept.len() as f64);
     let rounded: Vec<bf16> = masked.iter().map(|w| bf16::from_f32(*w)).collect();
     let plain = decoded(&int8s, Isa::SCALAR);
+    let plain4 = decoded(&int4s, Isa::SCALAR);
     for isa in Isa::available() {
         assert!(decoded(&bf16s, isa).iter().zip(&rounded).all(|(a, b)| *a == b.to_f32()), "{}", isa.name());
         for (row, expected) in rounded.chunks_exact(shape.1).enumerate() {
@@ -32,12 +34,19 @@ fn check(shape: (usize, usize), kept: &[bool], group: usize) {
             assert_eq!(out, expected, "{}", isa.name());
         }
         assert_eq!(decoded(&int8s, isa), plain, "{}", isa.name());
+        assert_eq!(decoded(&int4s, isa), plain4, "{}", isa.name());
     }
     for (a, b) in plain.iter().zip(&masked) {
         // Half a step of a grid that reaches 1/2, and 127 steps that are off by 2^-12 each.
         assert!((a - b).abs() <= 0.25 / 127.0 + 0.5 / 2048.0 && (*b != 0.0 || *a == 0.0), "{a} {b}");
     }
-    for w in [bf16s, int8s] {
+    let squares = |a: &[f32]| a.iter().zip(&masked).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+    // The grid that reaches 1/2 is half a step off at most, and the one that is taken is no worse in all.
+    assert!(squares(&plain4) <= count as f64 * f64::from(0.25f32 / 7.0 + 0.5 / 2048.0).powi(2));
+    assert!(plain4.iter().zip(kept).all(|(a, kept)| *kept || *a == 0.0));
+    let again = BitmapMatrix::from_dense(shape, &plain4, kept, BitmapKind::Int4 { group }).unwrap();
+    assert_eq!(decoded(&again, Isa::SCALAR), plain4, "weights on the grid stay");
+    for w in [bf16s, int8s, int4s] {
         let parts = (w.bits().to_vec(), w.starts().to_vec(), w.data().clone());
         assert_eq!(BitmapMatrix::from_parts(shape, parts.0, parts.1, parts.2).unwrap(), w);
     }
@@ -63,6 +72,33 @@ fn two_of_four_and_four_of_eight_are_bitmaps_like_others() {
             BitmapMatrix::from_dense((rows, cols), &noise(rows * cols, 1), &kept, BitmapKind::Bf16).unwrap();
         assert_eq!((w.density(), w.bytes()), (0.5, rows * cols + rows * 12 + (rows + 1) * 4));
     }
+}
+
+/// Every code at every place of a byte, and rows that begin in the middle of one.
+#[test]
+fn codes_of_4_bits_are_read_with_their_sign() {
+    let (rows, cols) = (16, 33);
+    let weights: Vec<f32> = (0..rows * cols).map(|i| ((i * 7 + i / cols) % 15) as f32 - 7.0).collect();
+    for share in [0.4, 2.0] {
+        let chosen = marks(rows * cols, share, 3);
+        // Where an end of the grid is kept, the scale is one.
+        let kept: Vec<bool> = chosen.iter().zip(&weights).map(|(kept, w)| *kept || w.abs() == 7.0).collect();
+        let w = BitmapMatrix::from_dense((rows, cols), &weights, &kept, BitmapKind::Int4 { group: cols })
+            .unwrap();
+        let expected: Vec<f32> =
+            weights.iter().zip(&kept).map(|(w, kept)| if *kept { *w } else { 0.0 }).collect();
+        for isa in Isa::available() {
+            assert_eq!(decoded(&w, isa), expected, "{}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn a_grid_of_4_bits_gives_up_its_largest_weight_for_many_small_ones() {
+    let weights: Vec<f32> = (0..64).map(|i| if i == 9 { 1.0 } else { 0.11 }).collect();
+    let w = BitmapMatrix::from_dense((1, 64), &weights, &[true; 64], BitmapKind::Int4 { group: 64 }).unwrap();
+    let BitmapData::Int4 { scales, .. } = w.data() else { panic!("4 bits were asked for") };
+    assert!(scales[0].to_f32() < 0.9 / 7.0, "{}", scales[0]);
 }
 
 #[test]
@@ -103,6 +139,18 @@ fn wrong_parts_are_refused() {
     refused("3 scales", with(int8(6, 3, f16::ONE, 32)));
     refused("not finite", with(int8(6, 4, f16::NAN, 32)));
     refused("5 values for 6", with(int8(5, 4, f16::ONE, 32)));
+    let int4 = |words: &[u32], scale, group| BitmapData::Int4 {
+        words: words.to_vec(),
+        scales: vec![scale; 4],
+        group,
+    };
+    assert_eq!(with(int4(&[0xff_ffff], f16::ONE, 32)), Ok(()));
+    refused("behind the last kept", with(int4(&[0x100_0000], f16::ONE, 32)));
+    refused("2 words of codes", with(int4(&[0, 0], f16::ONE, 32)));
+    refused("0 words of codes", with(int4(&[], f16::ONE, 32)));
+    refused("4 scales", with(int4(&[0], f16::ONE, 40)));
+    refused("multiple of 32", with(int4(&[0], f16::ONE, 20)));
+    refused("not finite", with(int4(&[0], f16::INFINITY, 32)));
 }
 
 #[test]

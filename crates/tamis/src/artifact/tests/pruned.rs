@@ -20,6 +20,7 @@ fn layouts() -> Vec<(&'static str, Weight)> {
     vec![
         ("bitmap bf16", bitmap(BitmapKind::Bf16)),
         ("bitmap int8 g32", bitmap(BitmapKind::Int8 { group: 32 })),
+        ("bitmap int4 g32", bitmap(BitmapKind::Int4 { group: 32 })),
         ("blocks bf16", block(BlockKind::Bf16)),
         ("blocks int8", block(BlockKind::Int8)),
         ("blocks int4", block(BlockKind::Int4)),
@@ -64,7 +65,7 @@ fn others_are_told_to_keep_away() {
         serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap();
     let quantization = &config["quantization_config"];
     assert_eq!(quantization["quant_method"], "tamis");
-    assert_eq!(quantization["pruned"]["csr f16"], json!(["model.layers.5.mlp.up_proj"]));
+    assert_eq!(quantization["pruned"]["csr f16"], json!(["model.layers.6.mlp.up_proj"]));
 }
 
 #[test]
@@ -77,9 +78,9 @@ fn damaged_structure_is_refused() {
     for (index, part) in [
         (0, "weight_bitmap"),
         (0, "weight_starts"),
-        (2, "weight_columns"),
-        (3, "weight_starts"),
-        (5, "weight_columns"),
+        (3, "weight_columns"),
+        (4, "weight_starts"),
+        (6, "weight_columns"),
     ] {
         let slot = name(index).replace("weight", part);
         let at = header + json[&slot]["data_offsets"][0].as_u64().unwrap() as usize;
@@ -88,6 +89,30 @@ fn damaged_structure_is_refused() {
         fs::write(&path, bytes).unwrap();
         assert!(source(dir.path()).weight(&name(index)).is_err(), "{slot}");
     }
+}
+
+#[test]
+fn blocks_are_told_apart() {
+    let (rows, cols) = (32, 40);
+    // Dense, 2:4 and left out; thinned, left out but for one weight, and an edge of 2:4.
+    let kept: Vec<bool> = (0..rows * cols)
+        .map(|i| match (i / cols / 16, i % cols / 16) {
+            (0, 0) => true,
+            (0, 1) | (1, 2) => i % 4 < 2,
+            (0, 2) => false,
+            (1, 0) => i % 3 == 0,
+            _ => i == 16 * cols + 16,
+        })
+        .collect();
+    let weight = BitmapMatrix::from_dense((rows, cols), &vec![1.0; rows * cols], &kept, BitmapKind::Bf16);
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path()).unwrap();
+    let tensor = (name(0), Weight::Bitmap(weight.unwrap()).into());
+    writer.put(Part::Block(0), &[tensor], BTreeMap::new()).unwrap();
+    writer.finish(finish()).unwrap();
+    let report = inspect(&Checkpoint::open(dir.path().to_str().unwrap()).unwrap()).unwrap();
+    let blocks = report.blocks().unwrap();
+    assert_eq!((blocks.dense, blocks.two_of_four, blocks.thinned, blocks.removed), (1, 2, 2, 1));
 }
 
 #[test]
@@ -102,8 +127,40 @@ fn holes_are_counted() {
         assert_eq!(holes.dead_outputs, kept.chunks(72).filter(|row| row.iter().all(|k| !k)).count());
         assert_eq!(holes.dead_inputs, (0..72).filter(|c| kept.chunks(72).all(|row| !row[*c])).count());
     }
-    let weights = 6.0 * 40.0 * 72.0;
+    let whole: Vec<_> = report.tensors.iter().map(|tensor| tensor.holes.unwrap().blocks).collect();
+    assert!(whole.iter().all(|blocks| blocks.total() == 3 * 5));
+    assert_eq!((whole[0].thinned, whole[4].thinned, whole[4].two_of_four), (15, 0, 0));
+    assert!(whole[4].dense > 0 && whole[4].removed > 0 && report.blocks().unwrap().total() == 7 * 15);
+    let weights = 7.0 * 40.0 * 72.0;
     let kept: usize = report.tensors.iter().map(|t| t.holes.unwrap().kept).sum();
     assert_eq!(report.sparsity, Some((weights - kept as f64) / weights));
-    assert_eq!((report.dense_bytes, report.int4_bytes), (2 * 17_280, 17_280 * (4 * 64 + 16) / 512));
+    assert_eq!((report.dense_bytes, report.int4_bytes), (2 * 20_160, 20_160 * (4 * 64 + 16) / 512));
+}
+
+/// The index says how long a tensor is; what it says is held against the file before anything is read.
+#[test]
+fn codes_of_another_width_or_number_are_refused() {
+    let dir = written_pruned();
+    let path = dir.path().join(crate::artifact::MANIFEST);
+    let text = fs::read_to_string(&path).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let tensors = manifest["tensors"].as_array().unwrap();
+    let at =
+        tensors.iter().position(|t| t["encoding"]["bits"] == 4 && t["encoding"]["kind"] == "bitmap").unwrap();
+    let refused = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut manifest = manifest.clone();
+        change(&mut manifest["tensors"][at]["encoding"]);
+        fs::write(&path, manifest.to_string()).unwrap();
+        let opened = ArtifactSource::open(dir.path());
+        opened.and_then(|source| source.weight(&name(2)).map(|_| ())).is_err()
+    };
+    assert!(!refused(&|_| {}));
+    for bits in [2, 3, 8] {
+        assert!(refused(&|encoding| encoding["bits"] = json!(bits)), "{bits}");
+    }
+    assert!(refused(&|encoding| drop(encoding.as_object_mut().unwrap().remove("bits"))));
+    assert!(refused(&|encoding| drop(encoding.as_object_mut().unwrap().remove("group"))));
+    for kept in [0, 100, 40 * 72, 40 * 72 + 1, u64::from(u32::MAX), u64::MAX / 2] {
+        assert!(refused(&|encoding| encoding["kept"] = json!(kept)), "{kept}");
+    }
 }

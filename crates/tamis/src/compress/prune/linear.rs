@@ -9,6 +9,7 @@ use tamis_kernels::pack::{
 use super::mask::Mask;
 use super::pattern::{self, Blocked, Pattern};
 use super::plan::{Criterion, Kept, Pruning, Update};
+use super::tiers::{self, Losses};
 use super::{refit, score, sparsegpt};
 use crate::compress::evidence::Evidence;
 use crate::compress::lanes::Weights;
@@ -31,7 +32,14 @@ pub(in crate::compress) fn linear(
     let pruning = &plan.pruning;
     let (values, mask, record) = if pruning.score == Criterion::Sparsegpt {
         let factored = known(evidence)?.factored()?;
-        let (values, mask) = sparsegpt::prune(w, &factored.u, (pruning.pattern, pruning.share()), threads)?;
+        let (values, mask) = if let Pattern::Tiers(allowed) = pruning.pattern {
+            let losses = score::losses(w, known(evidence)?);
+            let losses = Losses { data: &losses, cols: w.cols };
+            let tiered = tiers::choose(allowed, losses, (pruning.share(), pruning.least), threads)?;
+            sparsegpt::within_tiers(w, &factored.u, &tiered, threads)?
+        } else {
+            sparsegpt::prune(w, &factored.u, (pruning.pattern, pruning.share()), threads)?
+        };
         (values, mask, Some(factored.record))
     } else {
         gradual(w, evidence, pruning, threads)?
@@ -58,7 +66,7 @@ fn gradual(
     let mut mask = None;
     for round in 1..=rounds {
         let share = Sparsity::new(pruning.share().get() * round as f64 / rounds as f64)?;
-        let chosen = choose(&Weights { data: &values, ..*w }, evidence, pruning, share)?;
+        let chosen = choose(&Weights { data: &values, ..*w }, evidence, (pruning, share), threads)?;
         chosen.apply(&mut values);
         if pruning.update == Update::Refit {
             let strip = if let Pattern::Blocks { rows, .. } = pruning.pattern { rows } else { 1 };
@@ -73,7 +81,17 @@ fn gradual(
     Ok((values, mask.expect("there is at least one round"), record))
 }
 
-fn choose(w: &Weights<'_>, evidence: Option<&Evidence>, pruning: &Pruning, share: Sparsity) -> Result<Mask> {
+fn choose(
+    w: &Weights<'_>,
+    evidence: Option<&Evidence>,
+    (pruning, share): (&Pruning, Sparsity),
+    threads: Threads,
+) -> Result<Mask> {
+    if let Pattern::Tiers(allowed) = pruning.pattern {
+        let losses = score::losses(w, known(evidence)?);
+        let losses = Losses { data: &losses, cols: w.cols };
+        return Ok(tiers::choose(allowed, losses, (share, pruning.least), threads)?.mask(losses));
+    }
     if let (Pattern::Blocks { rows, cols }, Some(by)) = (pruning.pattern, pruning.score.of_blocks()) {
         let scores = score::of_blocks(by, w, known(evidence)?, (rows, cols))?;
         let cut = Blocked { shape: (w.rows, w.cols), block: (rows, cols), least: pruning.least };
@@ -104,7 +122,8 @@ fn store(
     }
     let kind = match pruning.kept {
         Kept::Int8 => BitmapKind::Int8 { group },
-        _ => BitmapKind::Bf16,
+        Kept::Int4 => BitmapKind::Int4 { group },
+        Kept::Bf16 => BitmapKind::Bf16,
     };
     let bitmap = BitmapMatrix::from_dense(shape, values, mask.flags(), kind)?;
     // Sparse rows need a column for each weight, a bitmap a bit for each place.

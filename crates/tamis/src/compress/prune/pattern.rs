@@ -11,6 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::mask::Mask;
+use super::tiers::Tiers;
 use crate::error::{Error, Result};
 use crate::units::Sparsity;
 
@@ -36,6 +37,8 @@ pub enum Pattern {
         /// Columns of a block.
         cols: usize,
     },
+    /// Blocks of 16 x 16, each in one of some tiers.
+    Tiers(Tiers),
 }
 
 impl Pattern {
@@ -64,13 +67,16 @@ impl fmt::Display for Pattern {
             Self::Matrix => f.write_str("matrix"),
             Self::OfEach { keep, of } => write!(f, "{keep}:{of}"),
             Self::Blocks { rows, cols } => write!(f, "{rows}x{cols}"),
+            Self::Tiers(tiers) if *tiers == Tiers::default() => f.write_str("tiers"),
+            Self::Tiers(tiers) => tiers.fmt(f),
         }
     }
 }
 
 impl FromStr for Pattern {
     type Err = Error;
-    /// `rows`, `matrix`, `2:4` (keep 2 of every 4), `16x16` (rows x columns of a block).
+    /// `rows`, `matrix`, `2:4` (keep 2 of every 4), `16x16` (rows x columns of a block), `tiers`, or the tiers that are
+    /// allowed with commas between them.
     fn from_str(text: &str) -> Result<Self> {
         const MOST: usize = 1 << 16;
         let pair = |separator| -> Option<(usize, usize)> {
@@ -80,12 +86,17 @@ impl FromStr for Pattern {
         match (text, pair(':'), pair('x')) {
             ("rows", ..) => Ok(Self::Rows),
             ("matrix", ..) => Ok(Self::Matrix),
+            ("tiers", ..) => Ok(Self::Tiers(Tiers::default())),
+            (list, ..) if list.contains(',') => list.parse().map(Self::Tiers),
             (_, Some((keep, of)), _) if 0 < keep && keep <= of && of <= MOST => Ok(Self::OfEach { keep, of }),
             (_, _, Some((rows, cols))) if (1..=MOST).contains(&rows) && (1..=MOST).contains(&cols) => {
                 Ok(Self::Blocks { rows, cols })
             }
             _ => Err(Error::usage(format!("{text:?} is no pattern"))
-                .next("use \"rows\", \"matrix\", \"2:4\" (2 of 4 are kept) or \"16x16\" (blocks)")),
+                .next(
+                    "use \"rows\", \"matrix\", \"2:4\" (2 of 4 are kept), \"16x16\" (blocks), \"tiers\" or a list \
+                     of them (\"dense, 2:4, 1/4, none\")",
+                )),
         }
     }
 }
@@ -113,8 +124,8 @@ pub fn weights(pattern: Pattern, scores: &[f32], cols: usize, sparsity: Sparsity
         Pattern::Rows => (cols, sparsity.zeros(cols)),
         Pattern::Matrix => (scores.len(), sparsity.zeros(scores.len())),
         Pattern::OfEach { keep, of } => Pattern::neighbours(keep, of, cols)?,
-        Pattern::Blocks { rows, cols } => {
-            return Err(Error::usage(format!("blocks of {rows}x{cols} are not chosen weight by weight")));
+        Pattern::Blocks { .. } | Pattern::Tiers(_) => {
+            return Err(Error::usage(format!("\"{pattern}\" is not chosen weight by weight")));
         }
     };
     if group > 0 {

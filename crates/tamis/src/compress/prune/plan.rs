@@ -74,7 +74,7 @@ pub enum Kept {
     Bf16,
     /// Symmetric integers of 8 bits: a scale for each group of a row, or for each row of a block.
     Int8,
-    /// Symmetric integers of 4 bits with a scale for each row of a block.
+    /// The same of 4 bits.
     Int4,
 }
 
@@ -143,16 +143,23 @@ impl Pruning {
 
     /// Refuses combinations that have no meaning.
     pub(crate) fn check(&self, order: ActivationOrder) -> Result<()> {
-        let blocks = matches!(self.pattern, Pattern::Blocks { .. });
         let refuse = |problem: String, next: &str| Err(Error::usage(problem).next(next.to_owned()));
-        if blocks != self.score.of_blocks().is_some() {
+        let (fits, permutable) = match self.pattern {
+            Pattern::Blocks { .. } => (self.score.of_blocks().is_some(), true),
+            Pattern::Tiers(tiers) => {
+                tiers.check(self.share())?;
+                (matches!(self.score, Criterion::Diagonal | Criterion::Sparsegpt), true)
+            }
+            _ => (self.score.of_blocks().is_none(), false),
+        };
+        if !fits {
             return refuse(
                 format!("a score that does not fit the pattern \"{}\"", self.pattern),
-                "blocks take \"mean-magnitude\", \"diagonal\" or \"brain-surgeon\"; other patterns take \
-                 \"magnitude\", \"wanda\", \"ria\" or \"sparsegpt\"",
+                "blocks take \"mean-magnitude\", \"diagonal\" or \"brain-surgeon\"; tiers take \"diagonal\" or \
+                 \"sparsegpt\"; other patterns take \"magnitude\", \"wanda\", \"ria\" or \"sparsegpt\"",
             );
         }
-        if self.permute && !blocks {
+        if self.permute && !permutable {
             return refuse(
                 "sorted units are for blocks: other patterns lose nothing by the order".into(),
                 "leave permute out",
@@ -173,15 +180,14 @@ impl Pruning {
                     "leave update and rounds out",
                 );
             }
-            if matches!(self.pattern, Pattern::OfEach { .. }) && order != ActivationOrder::None {
+            if matches!(self.pattern, Pattern::OfEach { .. } | Pattern::Tiers(_))
+                && order != ActivationOrder::None
+            {
                 return refuse(
                     format!("SparseGPT can keep \"{}\" only if it visits neighbours together", self.pattern),
                     "use order = \"none\"",
                 );
             }
-        }
-        if self.kept == Kept::Int4 && !self.whole_blocks() {
-            return refuse("4 bits are for blocks of multiples of 16".into(), "use kept = \"int8\"");
         }
         Ok(())
     }
@@ -191,7 +197,8 @@ impl Pruning {
         let density = 1.0 - self.share().get();
         match (self.kept, self.whole_blocks()) {
             (Kept::Bf16, false) => 16.0 * density + 1.0,
-            (Kept::Int8 | Kept::Int4, false) => 8.0 * density + 1.0 + 16.0 / group as f64,
+            (Kept::Int8, false) => 8.0 * density + 1.0 + 16.0 / group as f64,
+            (Kept::Int4, false) => 4.0 * density + 1.0 + 16.0 / group as f64,
             (Kept::Bf16, true) => 16.1 * density,
             (Kept::Int8, true) => 9.1 * density,
             (Kept::Int4, true) => 5.1 * density,

@@ -50,6 +50,13 @@ pub fn root(diagonal: &[f64]) -> Vec<f32> {
     diagonal.iter().map(|h| h.max(0.0).sqrt() as f32).collect()
 }
 
+/// `(w_ij n_j)^2` of every weight, `[rows, cols]`: what leaving it out costs, as far as the diagonal of H tells.
+pub fn losses(w: &Weights<'_>, evidence: &Evidence) -> Vec<f64> {
+    let norms = norms(evidence);
+    let loss = |(w, n): (&f32, &f32)| (f64::from(*w) * f64::from(*n)).powi(2);
+    w.data.iter().zip(norms.iter().cycle()).map(loss).collect()
+}
+
 /// The score of every weight, `[rows, cols]`; `norms` are those of the inputs.
 pub fn of_weights(score: Score, w: &Weights<'_>, norms: &[f32]) -> Vec<f32> {
     let magnitudes = w.data.iter().map(|w| w.abs());

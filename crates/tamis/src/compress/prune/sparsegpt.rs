@@ -7,6 +7,7 @@
 
 use super::mask::Mask;
 use super::pattern::{Pattern, drop_lowest};
+use super::tiers::{SIDE, Tier, Tiered};
 use crate::compress::factor::InverseFactor;
 use crate::compress::lanes::{LANES, Lanes, Weights, each};
 use crate::compress::sweep::{Column, Decide, SweepBlock, sweep};
@@ -28,10 +29,33 @@ pub fn prune(
     threads: Threads,
 ) -> Result<(Vec<f32>, Mask)> {
     let rule = Rule::of(pattern, sparsity, u)?;
+    Ok(swept(w, u, rule.slab, &|_| rule.choice, threads))
+}
+
+/// The same where the tiers of the blocks are known: the sweep chooses inside each block.
+///
+/// Errors: a sweep that does not visit the columns in their own order.
+pub fn within_tiers(
+    w: &Weights<'_>,
+    u: &InverseFactor,
+    tiered: &Tiered,
+    threads: Threads,
+) -> Result<(Vec<f32>, Mask)> {
+    own_order(u, "tiers")?;
+    Ok(swept(w, u, SIDE, &|strip| By::Tiers(tiered.strip(strip)), threads))
+}
+
+fn swept<'a>(
+    w: &Weights<'_>,
+    u: &InverseFactor,
+    slab: usize,
+    by: &(dyn Fn(usize) -> By<'a> + Sync),
+    threads: Threads,
+) -> (Vec<f32>, Mask) {
     let strips = threads.map(w.strips(), |strip| {
         let mut columns = w.gather(strip, u.order());
-        let mut choice = Choice::new(u, rule, w.rows_of(strip).len());
-        sweep(&mut columns, u, SweepBlock::of_groups(rule.slab), &mut choice);
+        let mut choice = Choice::new(u, by(strip), w.rows_of(strip).len());
+        sweep(&mut columns, u, SweepBlock::of_groups(slab), &mut choice);
         choice
     });
     let (mut values, mut kept) = (vec![0.0; w.data.len()], vec![false; w.data.len()]);
@@ -44,7 +68,27 @@ pub fn prune(
             }
         }
     }
-    Ok((values, Mask::new(w.cols, kept)))
+    (values, Mask::new(w.cols, kept))
+}
+
+/// Errors: another order than that of the columns.
+fn own_order(u: &InverseFactor, what: &str) -> Result<()> {
+    if (0..u.size()).all(|position| u.order().original(position) == position) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("SparseGPT cannot keep {what} in another order"))
+        .next("use activation order \"none\""))
+}
+
+/// What decides which weights of a slab of a strip stay.
+#[derive(Debug, Clone, Copy)]
+enum By<'a> {
+    /// A share goes; all are compared.
+    Share(Sparsity),
+    /// So many of each row stay.
+    Each(usize),
+    /// The tier of each block of the strip; a slab is a block.
+    Tiers(&'a [Tier]),
 }
 
 /// How the weights of a slab are chosen.
@@ -52,25 +96,20 @@ pub fn prune(
 struct Rule {
     /// Columns of a slab.
     slab: usize,
-    /// Weights that stay of each row in a slab; nothing where the rows of a strip are compared.
-    keep: Option<usize>,
-    sparsity: Sparsity,
+    choice: By<'static>,
 }
 
 impl Rule {
     fn of(pattern: Pattern, sparsity: Sparsity, u: &InverseFactor) -> Result<Self> {
         match pattern {
-            Pattern::Rows | Pattern::Matrix => Ok(Self { slab: SLAB, keep: None, sparsity }),
+            Pattern::Rows | Pattern::Matrix => Ok(Self { slab: SLAB, choice: By::Share(sparsity) }),
             Pattern::OfEach { keep, of } => {
                 Pattern::neighbours(keep, of, u.size())?;
-                if (0..u.size()).any(|position| u.order().original(position) != position) {
-                    let problem = format!("SparseGPT cannot keep {keep} of {of} neighbours in another order");
-                    return Err(Error::usage(problem).next("use activation order \"none\""));
-                }
-                Ok(Self { slab: of, keep: Some(keep), sparsity })
+                own_order(u, &format!("{keep} of {of} neighbours"))?;
+                Ok(Self { slab: of, choice: By::Each(keep) })
             }
-            Pattern::Blocks { rows, cols } => {
-                Err(Error::usage(format!("SparseGPT knows no blocks of {rows}x{cols}"))
+            Pattern::Blocks { .. } | Pattern::Tiers(_) => {
+                Err(Error::usage(format!("SparseGPT alone knows no pattern \"{pattern}\""))
                     .next("use a block score"))
             }
         }
@@ -79,7 +118,7 @@ impl Rule {
 
 struct Choice<'a> {
     u: &'a InverseFactor,
-    rule: Rule,
+    by: By<'a>,
     /// Rows of the strip.
     rows: usize,
     /// `[position][lane]`.
@@ -89,8 +128,8 @@ struct Choice<'a> {
 }
 
 impl<'a> Choice<'a> {
-    fn new(u: &'a InverseFactor, rule: Rule, rows: usize) -> Self {
-        Self { u, rule, rows, kept: vec![true; u.size() * LANES], values: vec![[0.0; LANES]; u.size()] }
+    fn new(u: &'a InverseFactor, by: By<'a>, rows: usize) -> Self {
+        Self { u, by, rows, kept: vec![true; u.size() * LANES], values: vec![[0.0; LANES]; u.size()] }
     }
 }
 
@@ -101,13 +140,15 @@ impl Decide for Choice<'_> {
         for lane in 0..self.rows {
             price.extend(ahead.iter().enumerate().map(|(i, w)| (w[lane] / self.u.pivot(at + i)).powi(2)));
         }
+        let width = ahead.len();
         let mut kept = vec![true; price.len()];
-        match self.rule.keep {
-            None => drop_lowest(&price, self.rule.sparsity.zeros(price.len()), &mut kept),
-            Some(keep) => {
-                let rows = price.chunks_exact(ahead.len()).zip(kept.chunks_exact_mut(ahead.len()));
-                rows.for_each(|(price, kept)| drop_lowest(price, ahead.len() - keep, kept));
+        match self.by {
+            By::Share(share) => drop_lowest(&price, share.zeros(price.len()), &mut kept),
+            By::Each(keep) => {
+                let rows = price.chunks_exact(width).zip(kept.chunks_exact_mut(width));
+                rows.for_each(|(price, kept)| drop_lowest(price, width - keep, kept));
             }
+            By::Tiers(tiers) => kept = tiers[at / SIDE].keep(&price, width),
         }
         for (index, kept) in kept.into_iter().enumerate() {
             self.kept[(at + index % ahead.len()) * LANES + index / ahead.len()] = kept;
