@@ -31,14 +31,18 @@ fn main() -> ExitCode {
 }
 
 fn carry_out(command: Command, workers: &dyn Workers) -> anyhow::Result<()> {
-    let shares = matches!(&command, Command::Recover(args) if args.method != RecoverMethod::Local);
+    let shares = match &command {
+        Command::Compress(_) => true,
+        Command::Recover(args) => args.method != RecoverMethod::Local,
+        _ => false,
+    };
     if workers.size() > 1 && !shares {
         return Err(Error::usage("this command does not share its work between processes")
             .next("start it without mpirun")
             .into());
     }
     match command {
-        Command::Compress(args) => commands::compress::run(&args),
+        Command::Compress(args) => commands::compress::run(&args, workers),
         Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::Recover(args) => commands::recover::run(&args, workers),
         Command::Eval(args) => commands::eval::run(&args),

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use tamis::error::Error;
+use tamis::ops::Isa;
 use tamis::workers::{Alone, Workers};
 
 #[cfg(feature = "mpi")]
@@ -54,6 +55,17 @@ impl Team {
         }
         ExitCode::from(code)
     }
+}
+
+/// Other instructions give other last bits, and every process computes its own copy of the weights.
+pub(crate) fn check_alike(workers: &dyn Workers) -> anyhow::Result<()> {
+    let isa = Isa::from_env().map_err(Error::usage)?;
+    if workers.is_same(isa.name().as_bytes()) {
+        return Ok(());
+    }
+    let problem =
+        format!("the machines have different instruction sets; rank {} has {}", workers.rank(), isa.name());
+    Err(Error::usage(problem).next("set TAMIS_ISA to one that all have").into())
 }
 
 /// Exit code of `Kind::Stopped`.

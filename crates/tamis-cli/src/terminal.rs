@@ -33,6 +33,15 @@ impl Progress {
         Self::Bar(bar)
     }
 
+    /// A line that stays.
+    pub(crate) fn note(&self, line: &str) {
+        match self {
+            Self::Quiet => {}
+            Self::Bar(bar) => bar.println(line),
+            Self::Lines { title, .. } => eprintln!("{title}: {line}"),
+        }
+    }
+
     /// Shows `done` of `total` and what is going on.
     pub(crate) fn update(&mut self, done: u64, total: u64, message: &str) {
         let memory = peak_memory().map_or(String::new(), |bytes| format!("peak {}", human_bytes(bytes)));

@@ -169,6 +169,32 @@ fn two_processes_mend_as_one_does_and_always_to_the_same_bits() {
 }
 
 #[test]
+fn two_processes_calibrate_as_one_does_and_always_to_the_same_bits() {
+    let Some(setup) = Setup::new() else { return };
+    std::fs::write(setup.path("wanda.toml"), HOLES.replace("magnitude", "wanda")).unwrap();
+    let compress = |processes: usize, output: &str| {
+        let mut command = tamis(processes);
+        command.arg("compress").arg(setup.path("dense")).arg("-o").arg(setup.path(output));
+        command
+            .arg("--recipe")
+            .arg(setup.path("wanda.toml"))
+            .arg("--calibration")
+            .arg(setup.path("train.txt"));
+        command.args(["--samples", "7", "--length", "12", "--threads", "1", "--quiet", "--json"]);
+        let report: Value = serde_json::from_slice(&succeed(&mut command).stdout).unwrap();
+        assert_eq!(report["outcome"]["resumed_parts"], 0);
+    };
+    compress(1, "one");
+    compress(2, "two");
+    compress(2, "again");
+    assert_eq!(setup.weights("two"), setup.weights("again"));
+    let (a, b) = (setup.values("one"), setup.values("two"));
+    let differ = a.iter().zip(&b).filter(|(a, b)| a != b).count();
+    assert!(a.len() == b.len() && differ as f64 <= ORDER_OF_SUMS * a.len() as f64, "{differ} of {}", a.len());
+    assert!(a.iter().filter(|v| **v == 0.0).count() * 4 > a.len());
+}
+
+#[test]
 fn a_process_that_is_killed_ends_all_and_the_next_run_ends_with_the_same_bits() {
     let Some(setup) = Setup::new() else { return };
     let steps = 400;

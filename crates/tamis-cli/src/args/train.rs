@@ -132,6 +132,10 @@ pub(crate) struct Recover {
     /// Windows of each validation text
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(crate) windows: usize,
+    /// States that are kept, by the validation text: the best is the result, each of the others a model of its own in
+    /// DIR/best-<step>
+    #[arg(long, value_name = "K", default_value_t = 1, conflicts_with = "stages")]
+    pub(crate) keep_best: usize,
     /// Stop after so many validations without improvement
     #[arg(long, value_name = "N")]
     pub(crate) patience: Option<usize>,

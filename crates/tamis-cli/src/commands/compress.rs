@@ -14,18 +14,20 @@ use tamis::job::{Calibration, Estimate, Job, Outcome, Share, Step};
 use tamis::load::{AddSpecial, Checkpoint};
 use tamis::recipe::{self, EndBits, Pattern, Recipe};
 use tamis::units::Sparsity;
+use tamis::workers::Workers;
 
 use super::{print_json, print_text};
 use crate::args;
 use crate::opened::{Mode, kernels, threads};
 use crate::table::Table;
+use crate::team::check_alike;
 use crate::terminal::{Progress, human_bytes, peak_memory};
 
 const PACKED_NOTE: &str = "note: transformers cannot load a folder with a packed embedding; \
 --embedding 16 makes one that it can\n";
 
 /// `tamis compress`.
-pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
+pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Result<()> {
     let started = Instant::now();
     let recipe = recipe(args)?;
     let checkpoint = Checkpoint::open(&args.model)?;
@@ -37,14 +39,19 @@ pub(crate) fn run(args: &args::Compress) -> anyhow::Result<()> {
         calibration: calibration.transpose()?,
         ops: &*ops,
         threads: Threads::new(threads(args.shared.threads)),
+        workers,
         output: &args.output,
         policy: args.found.policy(),
     };
     let estimate = Estimate::of(&job)?;
     if args.dry_run {
-        return dry_run(args, &estimate);
+        return if workers.is_first() { dry_run(args, &estimate) } else { Ok(()) };
     }
-    let outcome = carry_out(&job, args.shared.quiet)?;
+    check_alike(workers)?;
+    let outcome = carry_out(&job, args.shared.quiet || !workers.is_first())?;
+    if !workers.is_first() {
+        return Ok(());
+    }
     if args.shared.json {
         return print_json(&json!({
             "output": args.output,

@@ -15,6 +15,7 @@ use tamis::model::LanguageModel;
 use tamis::recipe::{Calibration, EndBits, Recipe};
 use tamis::run::{Event, Options, Sampler, Session};
 use tamis::units::Alpha;
+use tamis::workers::Alone;
 
 use super::compress::{calibration, carry_out};
 use super::eval::{read_text, windows};
@@ -103,6 +104,7 @@ fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Pa
         calibration: Some(calibration(&checkpoint, &[text.to_owned()], choice, 0)?),
         ops: &*ops,
         threads: Threads::new(threads(args.shared.threads)),
+        workers: &Alone,
         output,
         policy: (Resume::Auto, Existing::Overwrite),
     };

@@ -10,7 +10,6 @@ use tamis::artifact::Resume;
 use tamis::calibrate::read_documents;
 use tamis::error::Error;
 use tamis::load::Checkpoint;
-use tamis::ops::Isa;
 use tamis::recover::checkpoint::Folder;
 use tamis::recover::estimate::Estimate;
 use tamis::recover::report::{Account, Point};
@@ -30,6 +29,7 @@ use super::{print_json, print_text};
 use crate::args::{self, RecoverMethod, ScheduleName, TrainPart};
 use crate::opened::{Kernels, Mode, kernels};
 use crate::table::Table;
+use crate::team::check_alike;
 use crate::terminal::{Progress, human_bytes, peak_memory};
 
 /// `tamis recover`.
@@ -92,17 +92,6 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
     print_text(&summary(&account, &args.output))
 }
 
-/// Other instructions give other last bits, and every process steps its own copy of the weights.
-fn check_alike(workers: &dyn Workers) -> anyhow::Result<()> {
-    let isa = Isa::from_env().map_err(Error::usage)?;
-    if workers.is_same(isa.name().as_bytes()) {
-        return Ok(());
-    }
-    let problem =
-        format!("the machines have different instruction sets; rank {} has {}", workers.rank(), isa.name());
-    Err(Error::usage(problem).next("set TAMIS_ISA to one that all have").into())
-}
-
 /// Carries out a training run with a progress bar; the first Ctrl-C ends it after the step at hand.
 pub(crate) fn watched(
     title: &str,
@@ -111,13 +100,15 @@ pub(crate) fn watched(
 ) -> anyhow::Result<Account> {
     let stop = stop_flag()?;
     let mut bar = Progress::new(title, quiet);
-    let mut stage = String::new();
+    let (mut stage, mut dense) = (String::new(), None);
     let account = train(&mut |event| {
         match event {
-            Event::Begin(estimate, dense) => {
-                let dense = dense.map_or(String::new(), |p| format!(", dense perplexity {p:.3}"));
-                bar.update(0, 1, &format!("{stage}planned peak {}{dense}", human_bytes(estimate.peak)));
+            Event::Begin(estimate, of_dense) => {
+                dense = of_dense;
+                let told = dense.map_or(String::new(), |p| format!(", dense perplexity {p:.3}"));
+                bar.update(0, 1, &format!("{stage}planned peak {}{told}", human_bytes(estimate.peak)));
             }
+            Event::Before(perplexity) => bar.note(&format!("{stage}{}", before(perplexity, dense))),
             Event::Step(p) => {
                 let valid = p.point.map_or(String::new(), |p| format!(", validation {:.3}", p.perplexity()));
                 bar.update(p.step as u64, p.steps as u64, &format!("{stage}loss {:.4}{valid}", p.loss));
@@ -135,6 +126,21 @@ pub(crate) fn watched(
     bar.finish();
     Ok(account?)
 }
+
+/// What is known before any training, and a warning where little can be hoped for.
+fn before(perplexity: f64, dense: Option<f64>) -> String {
+    let Some(dense) = dense else { return format!("perplexity before training {perplexity:.3}") };
+    let times = perplexity / dense;
+    let hopeless = if times > HOPELESS {
+        "; so much seldom comes back: prune less, by another recipe (tiers50, sparsegpt50), or in --stages"
+    } else {
+        ""
+    };
+    format!("perplexity before training {perplexity:.3}, {times:.2} times the dense {dense:.3}{hopeless}")
+}
+
+/// Times the dense model's perplexity above which a user is warned.
+const HOPELESS: f64 = 10.0;
 
 fn texts(args: &args::Recover, checkpoint: &Checkpoint) -> anyhow::Result<Texts> {
     let length = args.length.min(checkpoint.config().context);
@@ -187,6 +193,7 @@ fn settings(args: &args::Recover, texts: &Texts, taught: bool) -> Settings {
         dropout: args.dropout,
         residual: args.residual,
         every: args.every.unwrap_or(steps.div_ceil(10)).max(1),
+        keep: args.keep_best,
         windows: args.windows,
         patience: args.patience,
         improvement: args.improvement,
@@ -310,6 +317,10 @@ fn totals(account: &Account, output: &Path) -> String {
         text += &format!(
             "second text: dense {dense}, before {before:.3}, after {after:.3}, as saved {saved:.3}\n"
         );
+    }
+    for kept in &account.kept {
+        text +=
+            &format!("also kept: {} of step {}, perplexity {:.3}\n", kept.folder, kept.step, kept.perplexity);
     }
     text + &format!(
         "{} tokens at {:.0} a second; {} numbers trained; memory: begin {}, peak {}, planned {}; mask violations: {}\n\

@@ -23,6 +23,7 @@ use crate::model::decoder::Stem;
 use crate::model::rotation::Rotation;
 use crate::ops::{CacheType, KvLayer, Ops};
 use crate::units::Alpha;
+use crate::workers::{Alone, Workers};
 
 /// Rows that go through a stage at once: enough for the matrix product, and few enough that a
 /// stage's buffers stay in the last cache level and are recycled by the allocator (below 32 MiB).
@@ -49,6 +50,7 @@ struct Frame<'a> {
     length: usize,
     together: usize,          // windows a batch
     rotations: Vec<Rotation>, // of one batch
+    workers: &'a dyn Workers, // what is seen is summed over all of them
 }
 
 /// Called with the roles that share an input, what they see, and the block in which to replace them.
@@ -89,8 +91,11 @@ impl Sum {
         self.tokens += (x.len() / self.size) as u64;
         ops.gram(x, &mut self.sum);
     }
-    fn finish(self) -> Result<Gram> {
-        Gram::new(self.size, self.tokens, self.sum)
+    fn finish(mut self, workers: &dyn Workers) -> Result<Gram> {
+        let mut tokens = [self.tokens as f64];
+        workers.sum_f64(&mut tokens);
+        workers.sum_f64(&mut self.sum);
+        Gram::new(self.size, tokens[0] as u64, self.sum)
     }
 }
 
@@ -116,7 +121,15 @@ impl<'a> Walk<'a> {
             x.extend(stem.embed(ops, config, window, &positions[..length])?);
         }
         let rotations = Rotation::all(config, &positions);
-        Ok(Self { frame: Frame { ops, config, alpha, length, together, rotations }, x, carry: Vec::new() })
+        let frame = Frame { ops, config, alpha, length, together, rotations, workers: &Alone };
+        Ok(Self { frame, x, carry: Vec::new() })
+    }
+
+    /// The same, but other workers walk with windows of their own: linears see the sum of all.
+    #[must_use]
+    pub fn among(mut self, workers: &'a dyn Workers) -> Self {
+        self.frame.workers = workers;
+        self
     }
 
     /// The residual stream where the windows stand, `[windows * length, hidden]`.
@@ -136,24 +149,24 @@ impl<'a> Walk<'a> {
 
     /// Goes through a block, replacing its linears group by group.
     pub fn compress(&mut self, block: &mut Block, replace: &mut Replace<'_>) -> Result<()> {
-        let config = self.frame.config;
+        let (config, workers) = (self.frame.config, self.frame.workers);
         let (mut seen, mut values) = (Sum::new(config.hidden), Sum::new(config.hidden));
         self.show_attention_input(block, &mut seen, &mut values);
-        replace(&[Role::Q, Role::K], seen.finish()?, block)?;
-        replace(&[Role::V], values.finish()?, block)?;
+        replace(&[Role::Q, Role::K], seen.finish(workers)?, block)?;
+        replace(&[Role::V], values.finish(workers)?, block)?;
 
         let mut seen = Sum::new(config.heads * config.head_dim);
         self.mix_attention(block, Some(&mut seen));
-        replace(&[Role::O], seen.finish()?, block)?;
+        replace(&[Role::O], seen.finish(workers)?, block)?;
 
         let mut seen = Sum::new(config.hidden);
         self.finish_attention(block, Some(&mut seen));
         let inputs: &[Role] = if config.activation.gated() { &[Role::Gate, Role::Up] } else { &[Role::Up] };
-        replace(inputs, seen.finish()?, block)?;
+        replace(inputs, seen.finish(workers)?, block)?;
 
         let mut seen = Sum::new(config.intermediate);
         self.mix_mlp(block, Some(&mut seen));
-        replace(&[Role::Down], seen.finish()?, block)?;
+        replace(&[Role::Down], seen.finish(workers)?, block)?;
 
         self.finish_mlp(block);
         Ok(())

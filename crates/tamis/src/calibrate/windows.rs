@@ -8,6 +8,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::artifact::digest::sha256;
 use crate::error::{Error, Result};
+use crate::workers::Workers;
 
 /// Windows of equal length, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,12 @@ impl Windows {
     pub fn first(&self, count: usize) -> Self {
         let tokens = self.tokens.len().min(count.saturating_mul(self.length));
         Self { length: self.length, tokens: self.tokens[..tokens].to_vec() }
+    }
+    /// One worker's part of them.
+    #[must_use]
+    pub fn part(&self, workers: &dyn Workers) -> Self {
+        let tokens = workers.part(self.tokens.chunks_exact(self.length)).flatten().copied().collect();
+        Self { length: self.length, tokens }
     }
     /// The first `length` tokens of every window.
     #[must_use]

@@ -46,7 +46,10 @@ impl Estimate {
         let mut plans = Plans::resolve(job.checkpoint, job.recipe)?;
         assume(job, &mut plans)?;
         let config = job.checkpoint.config();
-        let tokens = job.calibration.as_ref().map_or(0, |c| c.windows.tokens().len() as u64);
+        let tokens = job
+            .calibration
+            .as_ref()
+            .map_or(0, |c| c.windows.tokens().len().div_ceil(job.workers.size()) as u64);
         let activations = if tokens == 0 { 0 } else { Walk::bytes(config, tokens) };
         let sizes = Sizes::of(job.checkpoint);
         let factors = if plans.refits() { refits(config, job.threads.count()) } else { 0 };

@@ -39,6 +39,7 @@ fn compressed(recipe: &Recipe, output: &Path) -> Checkpoint {
         calibration: None,
         ops: &Reference,
         threads: Threads::new(NonZeroUsize::MIN),
+        workers: &crate::workers::Alone,
         output,
         policy: (Resume::Auto, Existing::Refuse),
     };

@@ -19,3 +19,6 @@ pub use export::export;
 pub use merge::{Losses, Merge};
 pub use outcome::{Group, Outcome};
 pub use run::{Calibration, Job, Step, Watch};
+
+#[cfg(test)]
+mod workers_tests;

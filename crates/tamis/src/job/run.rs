@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::allocate::{Share, allocate};
 use super::outcome::Outcome;
@@ -25,6 +25,7 @@ use crate::model::decoder::Stem;
 use crate::ops::Ops;
 use crate::recipe::Recipe;
 use crate::units::Alpha;
+use crate::workers::Workers;
 
 /// Calibration windows and the hash of what they were made of.
 #[derive(Debug, Clone)]
@@ -58,6 +59,8 @@ pub struct Job<'a> {
     pub ops: &'a dyn Ops,
     /// Threads of the compression itself.
     pub threads: Threads,
+    /// Who takes part: each shows its windows, and all compress the same. The first alone writes.
+    pub workers: &'a dyn Workers,
     /// Folder to write.
     pub output: &'a Path,
     /// What to do with unfinished and finished work in it.
@@ -87,38 +90,41 @@ impl Job<'_> {
     pub fn run(&self, watch: &mut Watch<'_>) -> Result<Outcome> {
         let mut plans = Plans::resolve(self.checkpoint, self.recipe)?;
         plans.check_calibration(self.calibration.is_some())?;
-        let mut writer = Writer::create_or_resume(self.output, &self.identity()?, self.policy)?;
-        let resumed = writer.finished().len();
+        let mut writer = self.writer()?;
+        let finished = writer.as_ref().map_or(0, |writer| writer.finished().len());
         let shares = allocate(self, &mut plans, watch)?;
-        let mut outcome = Outcome::new(resumed, shares);
-        let stem = self.stem(&mut writer)?;
-        let walk = self.calibration.as_ref().map(|calibration| {
-            let config = self.checkpoint.config();
-            Walk::start(self.ops, config, &stem, &calibration.windows, plans.replay_alpha())
-        });
-        drop(stem);
-        let mut walk = walk.transpose()?;
+        let mut outcome = Outcome::new(if self.is_alone() { finished } else { 0 }, shares);
+        let mut walk = self.walk(&mut writer, &plans)?;
         let total = self.checkpoint.config().layers.len();
         for index in 0..total {
             let part = Part::Block(index);
-            let finished = writer.finished().contains(&part);
-            if finished {
-                self.replay(&writer, index, walk.as_mut())?;
+            let finished = writer.as_ref().is_some_and(|writer| writer.finished().contains(&part));
+            // Many cannot replay: the others may not see the folder, and wait for the sums.
+            let replayed = writer.as_ref().filter(|_| finished && self.is_alone());
+            let what = if let Some(writer) = replayed {
+                self.replay(writer, index, walk.as_mut())?;
+                "replayed"
             } else {
                 let (tensors, receipts) = self.block(index, &plans, walk.as_mut())?;
                 let kept = receipts.iter().map(|(name, r)| Ok((name.clone(), durable(r)?)));
-                writer.put(part, &tensors, kept.collect::<Result<_>>()?)?;
+                if let Some(writer) = writer.as_mut().filter(|_| !finished) {
+                    writer.put(part, &tensors, kept.collect::<Result<_>>()?)?;
+                }
                 outcome.extend(receipts);
-            }
-            let what = format!("block {index} {}", if finished { "replayed" } else { "compressed" });
-            let step = Step { done: index + 1, total, what };
-            if watch(&step).is_break() && index + 1 < total {
+                "compressed"
+            };
+            let step = Step { done: index + 1, total, what: format!("block {index} {what}") };
+            if self.workers.agree(watch(&step)).is_break() && index + 1 < total {
                 return Err(Error::new(Kind::Stopped, format!("stopped after block {index}"))
                     .file(self.output)
                     .next("give the same command again to go on"));
             }
         }
         drop(walk);
+        let Some(mut writer) = writer else {
+            self.workers.meet();
+            return Ok(outcome);
+        };
         if !writer.finished().contains(&Part::Head) {
             writer.put(
                 Part::Head,
@@ -128,7 +134,41 @@ impl Job<'_> {
         }
         let manifest = writer.finish(self.extras(&outcome.shares)?)?;
         outcome.finish(&manifest)?;
+        self.workers.meet();
         Ok(outcome)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.workers.size() == 1
+    }
+
+    /// The first worker's writer. Errors: workers that would not make the same model.
+    fn writer(&self) -> Result<Option<Writer>> {
+        let identity = self.identity()?;
+        let alike = json!([identity, self.checkpoint.config().layers.len()]).to_string();
+        if !self.workers.is_same(alike.as_bytes()) {
+            return Err(Error::usage("the machines do not hold the same model, text and recipe")
+                .next("give all of them the same files, version and flags"));
+        }
+        let (windows, size) =
+            (self.calibration.as_ref().map_or(0, |c| c.windows.count()), self.workers.size());
+        if self.calibration.is_some() && windows < size {
+            return Err(Error::usage(format!("{windows} windows leave some of {size} processes idle"))
+                .next(format!("--samples {size} or more, or fewer processes")));
+        }
+        let create = || Writer::create_or_resume(self.output, &identity, self.policy);
+        self.workers.is_first().then(create).transpose()
+    }
+
+    /// This worker's windows before the first block.
+    fn walk(&self, writer: &mut Option<Writer>, plans: &Plans) -> Result<Option<Walk<'_>>> {
+        let stem = self.stem(writer.as_mut())?;
+        let walk = self.calibration.as_ref().map(|calibration| {
+            let (config, windows) = (self.checkpoint.config(), calibration.windows.part(self.workers));
+            let walk = Walk::start(self.ops, config, &stem, &windows, plans.replay_alpha())?;
+            Ok(walk.among(self.workers))
+        });
+        walk.transpose()
     }
 
     fn identity(&self) -> Result<Identity> {
@@ -137,13 +177,19 @@ impl Job<'_> {
     }
 
     /// The stem as the finished model will have it.
-    fn stem(&self, writer: &mut Writer) -> Result<Stem> {
-        if !writer.finished().contains(&Part::Embedding) {
-            let tensors = stem_tensors(self.checkpoint, self.recipe, self.threads)?;
-            writer.put(Part::Embedding, &tensors, BTreeMap::new())?;
-        }
+    fn stem(&self, writer: Option<&mut Writer>) -> Result<Stem> {
+        let tensors = || stem_tensors(self.checkpoint, self.recipe, self.threads);
+        let stored = match writer {
+            Some(writer) => {
+                if !writer.finished().contains(&Part::Embedding) {
+                    writer.put(Part::Embedding, &tensors()?, BTreeMap::new())?;
+                }
+                writer.read(Part::Embedding)?
+            }
+            None => tensors()?,
+        };
         let mut stem = Stem::load(self.checkpoint)?;
-        for (name, stored) in writer.read(Part::Embedding)? {
+        for (name, stored) in stored {
             if let Stored::Matrix(weight) = stored {
                 stem.replace(self.checkpoint.config(), &name, weight);
             }

@@ -146,6 +146,7 @@ fn settings(plan: &Plan, texts: &Texts) -> Settings {
         dropout: 0.0,
         residual: false,
         every: training.every.unwrap_or(steps.div_ceil(20)).max(1),
+        keep: 1,
         windows: training.windows,
         patience: None,
         improvement: 0.0,

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{FOLDER, Folder, Record, Verdict};
+use super::checkpoint::{FOLDER, Folder, Record};
 use super::crown::Losses;
 use super::log::Log;
 use super::parameters::Parameters;
@@ -55,7 +55,7 @@ impl<'a> Books<'a> {
     /// Masters of the best validation.
     pub(super) fn restore_best(&self, parameters: &mut Parameters, record: &Record) -> Result<()> {
         if let Some(folder) = &self.folder {
-            folder.restore_best(parameters, record)?;
+            folder.restore_kept(parameters, record, 0)?;
         }
         parameters.all_mut().iter_mut().for_each(|p| self.workers.share_f32(&mut p.values));
         Ok(())
@@ -86,15 +86,10 @@ impl<'a> Books<'a> {
     }
 
     /// Notes the last validation and saves.
-    pub(super) fn save(
-        &mut self,
-        parameters: &Parameters,
-        record: &mut Record,
-        verdict: Verdict,
-    ) -> Result<()> {
+    pub(super) fn save(&mut self, parameters: &Parameters, record: &mut Record, keep: usize) -> Result<()> {
         if let (Some(log), Some(point)) = (&mut self.log, record.history.last()) {
             log.point(point)?;
         }
-        self.folder.as_ref().map_or(Ok(()), |folder| folder.save(parameters, record, verdict))
+        self.folder.as_ref().map_or(Ok(()), |folder| folder.save(parameters, record, keep))
     }
 }

@@ -1,5 +1,5 @@
-//! A training run on disk: masters and moments of the last validation, masters of the best one, and a record
-//! that names both. The record is replaced last, so a run that was killed finds the state before or after,
+//! A training run on disk: masters and moments of the last validation, masters of the best ones, and a record
+//! that names all. The record is replaced last, so a run that was killed finds the state before or after,
 //! never between.
 
 use std::fs;
@@ -34,8 +34,19 @@ pub struct Record {
     pub history: Vec<Point>,
     /// Masters and moments.
     last: Saved,
-    /// Masters of the best validation.
-    best: Option<Saved>,
+    /// Masters of the best validations, the best first.
+    best: Vec<Kept>,
+}
+
+/// A validation whose masters are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// Steps done.
+    pub step: usize,
+    /// Loss on the validation text.
+    pub valid: f64,
+    saved: Saved,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,27 +92,28 @@ impl Folder {
         atomic::sync_folder(&self.path)
     }
 
-    /// Writes masters and moments, and the masters once more where they are the best so far; then the record
-    /// with both names in it, and removes what it no longer names.
-    pub fn save(&self, parameters: &Parameters, record: &mut Record, verdict: Verdict) -> Result<()> {
-        let (last, best) = (record.last.clone(), record.best.clone());
+    /// Writes masters and moments, and the masters once more where they are among the `keep` best so far; then the
+    /// record with all names in it, and removes what it no longer names.
+    pub fn save(&self, parameters: &Parameters, record: &mut Record, keep: usize) -> Result<()> {
+        let old = record.files();
         record.last =
             self.write(format!("step-{:07}.safetensors", record.step), &vectors(parameters, &ALL))?;
-        if verdict == Verdict::Best {
-            let name = format!("best-{:07}.safetensors", record.step);
-            record.best = Some(self.write(name, &vectors(parameters, &ALL[..1]))?);
+        if let Some((step, valid)) = record.history.last().map(|point| (point.step, point.valid)) {
+            // Of equals the earlier one is better.
+            let place = record.best.partition_point(|kept| kept.valid <= valid);
+            if place < keep {
+                let name = format!("best-{step:07}.safetensors");
+                let saved = self.write(name, &vectors(parameters, &ALL[..1]))?;
+                record.best.insert(place, Kept { step, valid, saved });
+                record.best.truncate(keep);
+            }
         }
         let json = serde_json::to_vec_pretty(record)
             .map_err(|e| Error::new(Kind::NonFinite, format!("the record cannot be written: {e}")))?;
         atomic::write(&self.path.join(RECORD), &json)?;
-        for old in [Some(last), best].into_iter().flatten() {
-            let named =
-                old.file == record.last.file || record.best.as_ref().is_some_and(|b| b.file == old.file);
-            if !named && !old.file.is_empty() {
-                atomic::remove(&self.path.join(&old.file))?;
-            }
-        }
-        Ok(())
+        let named = record.files();
+        let gone = old.iter().filter(|file| !file.is_empty() && !named.contains(file));
+        gone.into_iter().try_for_each(|file| atomic::remove(&self.path.join(file)))
     }
 
     fn write(&self, file: String, vectors: &[numbers::Array<'_>]) -> Result<Saved> {
@@ -114,9 +126,10 @@ impl Folder {
         self.read(parameters, &record.last, &ALL)
     }
 
-    /// Reads the masters of the best validation; leaves them as they are where there was none.
-    pub fn restore_best(&self, parameters: &mut Parameters, record: &Record) -> Result<()> {
-        record.best.as_ref().map_or(Ok(()), |best| self.read(parameters, best, &ALL[..1]))
+    /// Reads the masters of the validation at `place` among the best, from 0; leaves them as they are where there
+    /// is none.
+    pub fn restore_kept(&self, parameters: &mut Parameters, record: &Record, place: usize) -> Result<()> {
+        record.best.get(place).map_or(Ok(()), |kept| self.read(parameters, &kept.saved, &ALL[..1]))
     }
 
     fn read(&self, parameters: &mut Parameters, saved: &Saved, kinds: &[Part]) -> Result<()> {
@@ -137,20 +150,20 @@ impl Folder {
     }
 }
 
-/// Whether the masters are the best so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// They are.
-    Best,
-    /// They are not.
-    Usual,
-}
-
 impl Record {
     /// Before the first step.
     pub fn new(identity: String) -> Self {
         let last = Saved { file: String::new(), sha256: String::new() };
-        Self { identity, step: 0, skipped: 0, rate: 1.0, stale: 0, history: vec![], last, best: None }
+        Self { identity, step: 0, skipped: 0, rate: 1.0, stale: 0, history: vec![], last, best: vec![] }
+    }
+
+    /// The best validations, the best first.
+    pub fn kept(&self) -> &[Kept] {
+        &self.best
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.best.iter().map(|kept| &kept.saved).chain([&self.last]).map(|saved| saved.file.clone()).collect()
     }
 
     /// What was written. Errors: a record of another run.

@@ -43,7 +43,7 @@ pub enum Trained {
 impl Trained {
     /// All values `[out, in]` of the weight as it is now, each through `make`; none where it is left alone, and
     /// its addition, if it has one, is kept apart.
-    pub fn values<T: Send + Clone>(
+    pub fn values<T: Send + Sync + Copy>(
         &self,
         shape: (usize, usize),
         (ops, masters): (&dyn Ops, &Parameters),
@@ -63,7 +63,7 @@ impl Trained {
     }
 
     /// Overwrites `to` with these values.
-    pub fn write<T: Send + Clone>(
+    pub fn write<T: Send + Sync + Copy>(
         &self,
         shape: (usize, usize),
         (ops, masters): (&dyn Ops, &Parameters),
@@ -71,7 +71,8 @@ impl Trained {
         to: &mut [T],
     ) -> Result<()> {
         if self.mask().is_some() {
-            each_piece(ops, to, PIECE, &|_, to| to.fill_with(|| make(0.0)));
+            let zero = make(0.0);
+            each_piece(ops, to, PIECE, &|_, to| to.fill(zero));
         }
         match self {
             Self::Frozen | Self::LowRank(_) => {}

@@ -100,8 +100,23 @@ pub struct Account {
     /// What every stage of a run in stages did; `before`, `after`, `best` and `saved` above are the last one's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageAccount>,
+    /// What else was kept, the better first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptAccount>,
     /// All validations.
     pub history: Vec<Point>,
+}
+
+/// A state that was kept beside the best.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptAccount {
+    /// Its step.
+    pub step: usize,
+    /// Its perplexity on the validation text.
+    pub perplexity: f64,
+    /// Its folder inside the output folder.
+    pub folder: String,
 }
 
 /// One stage of a run in stages; perplexities on the validation text.

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::checkpoint::Folder;
+use super::checkpoint::{Folder, Record};
 use super::curve::Curve;
 use super::estimate::Estimate;
 use super::peft::{masters, write_adapter};
-use super::report::{Account, Point};
+use super::report::{Account, KeptAccount, Point};
 use super::residual;
 use super::save::{changed, save};
 use super::settings::Settings;
@@ -63,6 +63,8 @@ struct Dense {
 pub enum Event<'a> {
     /// Before anything is trained: memory, and the dense model's perplexity if there is one.
     Begin(&'a Estimate, Option<f64>),
+    /// The model as it was given has been measured: its perplexity.
+    Before(f64),
     /// A step.
     Step(Progress<'a>),
     /// A stage of a run in stages begins.
@@ -110,7 +112,9 @@ impl Run<'_> {
         let teacher = teacher.map(|decoder| self.teacher(decoder)).transpose()?;
         let Self { workers, how, settings, texts, .. } = *self;
         let trainer = Trainer { workers, how, settings, texts, student, teacher };
-        let ended = trainer.run(self.output, &identity, &mut |progress| watch(Event::Step(progress)))?;
+        let ended = trainer.run(self.output, &identity, &mut |progress| {
+            watch(if progress.step == 0 { Event::Before(progress.loss.exp()) } else { Event::Step(progress) })
+        })?;
         let mut account = self.account(&ended, dense, trained_parameters);
         account.predicted_memory_bytes = estimate.peak;
         if !workers.is_first() {
@@ -278,13 +282,48 @@ impl Run<'_> {
             skipped_steps: ended.record.skipped / self.settings.batch,
             trained_parameters,
             stages: vec![],
+            kept: vec![],
             history: history.clone(),
         }
     }
 
+    /// Writes the states that were kept beside the best, each as a folder of its own.
+    fn write_others(
+        &self,
+        student: &mut Student,
+        record: &Record,
+        identity: &str,
+    ) -> Result<Vec<KeptAccount>> {
+        let work = Folder::create(self.output)?;
+        let mut others = Vec::new();
+        for (place, kept) in record.kept().iter().enumerate().skip(1) {
+            work.restore_kept(&mut student.parameters, record, place)?;
+            let folder = format!("best-{:07}", kept.step);
+            let output = self.output.join(&folder);
+            if self.settings.spec.method == Method::Lora {
+                student.refresh(self.how)?;
+                let base = self.checkpoint.path().to_string_lossy();
+                std::fs::create_dir_all(&output).map_err(|e| Error::writing(&output, &e))?;
+                write_adapter(&output, &self.settings.spec.lora, &base, &masters(student))?;
+            } else {
+                let changed = changed(self.checkpoint, self.how.ops, &student.plan, &student.parameters)?;
+                let recipe = json!({ "recover": self.settings, "step": kept.step });
+                let notes = Notes { identity: identity.to_owned(), recipe, seed: self.settings.seed };
+                save(self.checkpoint, &changed, &output, notes)?;
+            }
+            others.push(KeptAccount { step: kept.step, perplexity: kept.valid.exp(), folder });
+        }
+        if !others.is_empty() {
+            work.restore_kept(&mut student.parameters, record, 0)?;
+            student.refresh(self.how)?;
+        }
+        Ok(others)
+    }
+
     /// Writes the result, reads it again and measures what was written.
     fn write(&self, ended: Ended, identity: String, account: &mut Account) -> Result<()> {
-        let Ended { student, .. } = ended;
+        let Ended { mut student, record, .. } = ended;
+        account.kept = self.write_others(&mut student, &record, &identity)?;
         let perplexity = Curve::of(&account.history, account.dense_perplexity).svg();
         crate::artifact::atomic::write(&self.output.join("curve.svg"), perplexity.as_bytes())?;
         if self.settings.spec.method == Method::Lora {

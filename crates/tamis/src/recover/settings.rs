@@ -109,6 +109,8 @@ pub struct Settings {
     pub residual: bool,
     /// Steps between two validations, which are also saved.
     pub every: usize,
+    /// Best validations whose states are kept; the best is the result.
+    pub keep: usize,
     /// Windows of each validation text.
     pub windows: usize,
     /// Validations without improvement after which the run ends; none for never.
@@ -125,6 +127,9 @@ impl Settings {
     /// Refuses what has no meaning.
     pub fn check(&self) -> Result<()> {
         let refuse = |problem: &str, next: &str| Err(Error::usage(problem).next(next.to_owned()));
+        if self.keep == 0 {
+            return refuse("no state would be kept, and so there would be no result", "try --keep-best 1");
+        }
         if self.steps == 0 || self.batch == 0 || self.length < 2 || self.every == 0 || self.windows == 0 {
             return refuse("steps, batch, every and windows must be at least 1, and length 2", "change them");
         }

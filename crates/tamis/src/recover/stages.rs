@@ -35,6 +35,7 @@ use crate::load::Checkpoint;
 use crate::ops::Ops;
 use crate::recipe::Recipe;
 use crate::units::Sparsity;
+use crate::workers::Alone;
 
 /// Name of the folder inside the output folder.
 pub const FOLDER: &str = ".stages";
@@ -108,6 +109,9 @@ impl Stages<'_> {
         if self.run.settings.steps <= shares.len() {
             let problem = format!("{} steps for {} stages", self.run.settings.steps, shares.len());
             return Err(Error::usage(problem).next("give at least one step more than there are stages"));
+        }
+        if self.run.settings.keep > 1 {
+            return Err(Error::usage("a run in stages has one result").next("leave out --keep-best"));
         }
         if self.run.workers.size() > 1 {
             return Err(Error::usage("a run in stages is not shared between processes")
@@ -224,7 +228,7 @@ impl Stages<'_> {
     fn job<'b>(&'b self, checkpoint: &'b Checkpoint, recipe: &'b Recipe, output: &'b Path) -> Job<'b> {
         let Pruning { ref calibration, ops, threads, .. } = self.pruning;
         let (calibration, policy) = (calibration.clone(), (Resume::Auto, Existing::Refuse));
-        Job { checkpoint, recipe, calibration, ops, threads, output, policy }
+        Job { checkpoint, recipe, calibration, ops, threads, workers: &Alone, output, policy }
     }
 
     /// Prunes and mends, each from where it was left.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::books::Books;
-use super::checkpoint::{Record, Verdict};
+use super::checkpoint::Record;
 use super::crown::{Goal, Losses};
 use super::feature::Features;
 use super::gradient::Dropout;
@@ -60,7 +60,7 @@ pub struct Progress<'a> {
     pub fresh: bool,
 }
 
-/// Sees every step; `Break` finishes it, saves, and ends the run.
+/// Sees the first validation as step 0, and every step; `Break` finishes it, saves, and ends the run.
 pub type Watch<'f> = dyn FnMut(Progress<'_>) -> ControlFlow<()> + 'f;
 
 /// A training run.
@@ -131,6 +131,11 @@ impl<'a> Trainer<'a> {
         books.open_log(output, record.step)?;
         if record.history.is_empty() {
             self.validate(&mut books, &mut record, (None, Since::default()))?;
+            let (steps, point) = (self.settings.steps, &record.history[0]);
+            let begin = Progress { step: 0, steps, loss: point.valid, point: Some(point), fresh: true };
+            if self.workers.agree(watch(begin)).is_break() {
+                return Err(stopped(0, &books));
+            }
         }
         self.steps(&mut books, &mut record, watch)?;
         books.restore_best(&mut self.student.parameters, &record)?;
@@ -173,9 +178,7 @@ impl<'a> Trainer<'a> {
                 stop |= self.workers.agree(mine).is_break();
             }
             if stop && record.step < steps {
-                return Err(Error::new(Kind::Stopped, format!("stopped after step {}", record.step))
-                    .file(books.path())
-                    .next("give the same command again to go on"));
+                return Err(stopped(record.step, books));
             }
         }
         Ok(())
@@ -323,9 +326,14 @@ impl<'a> Trainer<'a> {
         record.stale = if valid < best - self.settings.improvement { 0 } else { record.stale + 1 };
         // A save takes memory of its own.
         buffers.release();
-        let verdict = if valid < best { Verdict::Best } else { Verdict::Usual };
-        books.save(&self.student.parameters, record, verdict)
+        books.save(&self.student.parameters, record, self.settings.keep)
     }
+}
+
+fn stopped(step: usize, books: &Books<'_>) -> Error {
+    Error::new(Kind::Stopped, format!("stopped after step {step}"))
+        .file(books.path())
+        .next("give the same command again to go on")
 }
 
 /// Weights outside the masks that are not zero.

@@ -44,6 +44,7 @@ fn pruned(folder: &Path) -> Checkpoint {
         calibration: None,
         ops: &cpu(1, Precision::F32),
         threads: Threads::ONE,
+        workers: &Alone,
         output: folder,
         policy: (Resume::Auto, Existing::Refuse),
     };
@@ -89,6 +90,7 @@ pub(super) fn settings(method: Method) -> Settings {
         dropout: 0.1,
         residual: false,
         every: 4,
+        keep: 1,
         windows: 4,
         patience: None,
         improvement: 0.0,
@@ -211,6 +213,43 @@ fn a_run_that_was_stopped_ends_with_the_same_bits() {
         text.lines().filter(|l| !l.contains("validation")).map(str::to_owned).collect()
     };
     assert_eq!(steps(whole.path()), steps(parts.path()));
+}
+
+#[test]
+fn the_best_states_are_kept_beside_the_result_also_by_a_run_that_was_stopped() {
+    let setup = Setup::new();
+    let settings = Settings { steps: 20, keep: 3, ..settings(Method::Masked) };
+    let (whole, parts, one) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ops = cpu(1, Precision::Bf16);
+    let run = |settings: &Settings, folder: &Path, stop: usize| {
+        setup.run(how(&ops), settings, folder).carry_out(&mut |event| match event {
+            Event::Step(p) if p.step >= stop => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
+    };
+    let account = run(&settings, whole.path(), 99).unwrap();
+    assert!(run(&settings, parts.path(), 12).is_err());
+    run(&settings, parts.path(), 99).unwrap();
+    let mut points: Vec<(f64, usize)> = account.history.iter().map(|p| (p.perplexity(), p.step)).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert_eq!(points[0].1, account.best_step);
+    assert_eq!(account.kept.len(), 2);
+    for (kept, point) in account.kept.iter().zip(&points[1..]) {
+        assert_eq!((kept.perplexity, kept.step), *point);
+        let folder = |root: &Path| root.join(&kept.folder);
+        assert_eq!(weights(&folder(whole.path())), weights(&folder(parts.path())));
+        assert_ne!(weights(&folder(whole.path())), weights(whole.path()));
+        let checkpoint = Checkpoint::open(folder(whole.path()).to_str().unwrap()).unwrap();
+        let decoder = crate::model::Decoder::load(&checkpoint, &ops).unwrap();
+        let windows = (&setup.texts.valid[..], settings.length);
+        let loss = super::student::mean_loss(how(&ops), &Alone, &decoder, windows).unwrap();
+        assert!((loss.exp() / kept.perplexity - 1.0).abs() < 0.02, "{} {}", loss.exp(), kept.perplexity);
+    }
+    assert_eq!(weights(whole.path()), weights(parts.path()));
+    run(&Settings { keep: 1, ..settings }, one.path(), 99).unwrap();
+    assert_eq!(weights(whole.path()), weights(one.path()), "the result is the best, whatever else is kept");
+    assert_eq!(std::fs::read_dir(one.path()).unwrap().flatten().filter(|e| e.path().is_dir()).count(), 0);
 }
 
 #[test]

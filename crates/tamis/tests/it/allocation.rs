@@ -57,6 +57,7 @@ impl Bench {
             calibration: Some(Calibration { windows, held_out, seed: 0 }),
             ops: &*ops,
             threads: Threads::new(NonZeroUsize::new(threads).unwrap()),
+            workers: &tamis::workers::Alone,
             output,
             policy: (Resume::Auto, Existing::Refuse),
         };

@@ -85,6 +85,7 @@ impl Bench {
             }),
             ops: &*ops,
             threads: Threads::new(NonZeroUsize::new(threads).unwrap()),
+            workers: &tamis::workers::Alone,
             output,
             policy: (Resume::Auto, Existing::Refuse),
         };

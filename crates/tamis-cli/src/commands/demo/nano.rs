@@ -126,6 +126,7 @@ impl Demo<'_> {
             calibration: Some(calibration(&checkpoint, texts, size, 0)?),
             ops: &*ops,
             threads: Threads::new(threads(self.args.shared.threads)),
+            workers: &Alone,
             output: &output,
             policy: (Resume::Auto, Existing::Overwrite),
         };
@@ -186,6 +187,7 @@ fn settings(length: usize) -> Settings {
         dropout: 0.0,
         residual: false,
         every: STEPS,
+        keep: 1,
         windows: 16,
         patience: None,
         improvement: 0.0,
