@@ -25,7 +25,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--method", choices=("lora", "full"), required=True)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: bfloat16 for lora, float32 for full")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32", "autocast"), help="default: bfloat16 for lora, float32 for full")
     parser.add_argument("--data", required=True)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=6)
@@ -37,7 +37,7 @@ def sequences(args):
     """The first `steps` windows of the text, as many tokens each."""
     text = Path(args.data).read_text(encoding="utf-8")
     if args.data.endswith(".jsonl"):
-        text = "\n\n".join(json.loads(line)["text"] for line in text.splitlines())
+        text = "\n\n".join(json.loads(line)["text"] for line in text.split("\n") if line)
     tokenizer = tokenizers.Tokenizer.from_file(str(Path(args.folder) / "tokenizer.json"))
     ids = tokenizer.encode(text[: args.steps * args.length * 16], add_special_tokens=False).ids
     if len(ids) < args.steps * args.length:
@@ -47,7 +47,8 @@ def sequences(args):
 
 def prepared(args):
     dtype = args.dtype or {"lora": "bfloat16", "full": "float32"}[args.method]
-    model = AutoModelForCausalLM.from_pretrained(args.folder, dtype=getattr(torch, dtype))
+    stored = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(args.folder, dtype=stored)
     model.config.use_cache = False
     if args.method == "lora":
         from peft import LoraConfig, get_peft_model
@@ -67,7 +68,8 @@ def main():
     seconds, losses = [], []
     for ids in windows:
         start = time.perf_counter()
-        loss = model(input_ids=ids, labels=ids).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "autocast"):
+            loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()

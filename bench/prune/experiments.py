@@ -40,8 +40,10 @@ class Bench:
     def run(self, name, command):
         """Runs a command with --json unless its answer is there; its answer."""
         path = self.work / f"{name}.json"
+        command = [self.args.tamis, *map(str, command), "--threads", str(self.args.threads), "--json", "--quiet"]
+        if path.exists() and (known := json.loads(path.read_text())["command"])[1:] != command[1:]:
+            raise SystemExit(f"{path} is the answer of another command: {' '.join(known)}\nremove it, or choose another --work")
         if not path.exists():
-            command = [self.args.tamis, *map(str, command), "--threads", str(self.args.threads), "--json", "--quiet"]
             print(time.strftime("%H:%M:%S"), " ".join(command), flush=True)
             start = time.monotonic()
             done = subprocess.run(command, stdout=subprocess.PIPE)
@@ -129,6 +131,9 @@ def main():
     parser.add_argument("--windows", type=int, default=10, help="of 2048 tokens of the test text")
     parser.add_argument("--only", help="groups: one_shot, half, blocks, tiers, extreme")
     bench = Bench(parser.parse_args())
+    unknown = set(bench.only or ()) - {group.__name__ for group in bench.GROUPS}
+    if unknown:
+        raise SystemExit(f"no such group: {', '.join(sorted(unknown))}")
     bench.prepare()
     for group in bench.GROUPS:
         if not bench.only or group.__name__ in bench.only:

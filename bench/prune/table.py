@@ -3,7 +3,7 @@
 
     bench/prune/table.py WORK docs/pruning.md --note "machine, date, commit"
 
-What was not run is left out of the tables and named below them. Python's standard library only.
+What was not run is left out of the tables. Python's standard library only.
 """
 
 import argparse
@@ -56,8 +56,8 @@ def half(answers, dense):
     for name, title in TITLES.items():
         found = answers.perplexity(name)
         if found:
-            rows.append([title, ratio(found["value"], dense), f"{found['stderr']:.1f}", f"{answers.get(name)['seconds']:.0f}"])
-    return table(["model", "perplexity", "over dense", "+-", "seconds of the last step"], rows)
+            rows.append([title, ratio(found["value"], dense), f"{found['stderr']:.1f}"])
+    return table(["model", "perplexity", "over dense", "+-"], rows)
 
 
 def curve(answers, dense, kind, shares):
@@ -116,7 +116,10 @@ def main():
     parser.add_argument("--note", action="append", default=[])
     args = parser.parse_args()
     answers, output = Answers(args.work), Path(args.output)
-    dense = answers.perplexity("dense")["value"]
+    dense = answers.perplexity("dense")
+    if not dense:
+        raise SystemExit(f"{args.work}/dense.eval.json is missing: run experiments.py --only one_shot")
+    dense = dense["value"]
     replaced = ((str(Path(args.work)) + "/", ""), (str(Path(args.work).resolve()) + "/", ""))
     lines = ["# Pruning and recovery", "", "Made by `bench/prune/experiments.py` and `bench/prune/table.py`; do not edit.", ""]
     lines += [f"* {note}" for note in args.note]
@@ -124,7 +127,7 @@ def main():
               "of 2048 tokens, bf16 products", ""]
     lines += ["## Half of all weights", "", *half(answers, dense)]
     lines += ["## Blocks of 16 x 16", "", "![curve](pruning.svg)", "", *curve(answers, dense, "blocks", SHARES)]
-    lines += ["## Tiers: dense, 2:4, a quarter, nothing", "", *curve(answers, dense, "tiers", SHARES)]
+    lines += ["## Tiers: each block dense, or its best three, two or one quarters", "", *curve(answers, dense, "tiers", SHARES)]
     lines += ["## Many zeros", "", *extreme(answers, dense), "## Commands", "", "Folders left out.", "", "```sh"]
     for command in answers.commands():
         words = ["tamis", *command[1:]]

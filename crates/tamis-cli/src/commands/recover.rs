@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::artifact::Resume;
+use tamis::artifact::{Resume, discard};
 use tamis::calibrate::read_documents;
 use tamis::error::Error;
 use tamis::load::Checkpoint;
@@ -35,9 +35,15 @@ use crate::terminal::{Progress, human_bytes, peak_memory};
 /// `tamis recover`.
 pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result<()> {
     if args.method == RecoverMethod::Local {
-        if args.pruning.stages.is_some() {
-            return Err(Error::usage("a run in stages trains by the method masked or masklora")
-                .next("try --method masked")
+        let foreign = [
+            (args.pruning.stages.is_some(), "--stages"),
+            (args.teacher_cache.is_some(), "--teacher-cache"),
+            (args.feature > 0.0, "--feature"),
+            (args.keep_best > 1, "--keep-best"),
+        ];
+        if let Some((_, flag)) = foreign.iter().find(|(given, _)| *given) {
+            return Err(Error::usage(format!("{flag} means nothing to the method local"))
+                .next("leave it out, or choose the method masked or masklora")
                 .into());
         }
         return local::run(args);
@@ -70,6 +76,7 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
     }
     if resume == Resume::Never && workers.is_first() {
         Folder::create(&args.output)?.clear()?;
+        discard(&args.output)?;
     }
     check_alike(workers)?;
     let quiet = args.shared.quiet || !workers.is_first();

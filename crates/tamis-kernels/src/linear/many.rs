@@ -1,6 +1,6 @@
 //! The linear map `y = x W^T` for many rows of x, as products of columns by rows (`outer`): no lanes are added.
-//! Sums come in another order than in `linear`, so bits differ from it, but not with the number of rows or
-//! threads. Knows no bias.
+//! Sums come in another order than in `linear`, so bits differ from it, and from those of the few rows that it
+//! leaves to it; otherwise they depend on neither rows nor threads. Knows no bias.
 //!
 //! The trick: W is decoded and turned a strip of rows at a time, so that a vector holds one pair of columns of
 //! sixteen rows. That pays from a few dozen rows of x on.

@@ -100,6 +100,17 @@ pub fn remove(target: &Path) -> Result<()> {
     }
 }
 
+/// Removes a folder, if it is there, and before anything else the file in it that says what it is: what a crash
+/// leaves is taken for nothing.
+pub fn remove_folder(folder: &Path, names_it: &str) -> Result<()> {
+    remove(&folder.join(names_it))?;
+    match fs::remove_dir_all(folder) {
+        Ok(()) => sync_folder(folder),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::writing(folder, &e)),
+    }
+}
+
 /// Removes the temporary files that a killed run left in `folder`. The caller holds the lock.
 pub fn remove_leftovers(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(|e| Error::reading(folder, &e))? {

@@ -32,7 +32,7 @@ pub use manifest::{BASE, CONFIG, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, 
 pub use reader::{ArtifactSource, is_artifact};
 pub use verify::{VerifyReport, verify};
 pub use work::{Identity, Part};
-pub use writer::{Existing, Finish, Resume, Writer};
+pub use writer::{Existing, Finish, Resume, Writer, check_free, discard};
 
 #[cfg(test)]
 mod tests;

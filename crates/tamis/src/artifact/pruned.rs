@@ -113,9 +113,13 @@ pub(super) fn from_parts(
     shape: (usize, usize),
     bytes: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Weight, PackError> {
-    let starts = from_bytes(&bytes["weight_starts"]);
+    let starts: Vec<u32> = from_bytes(&bytes["weight_starts"]);
     match encoding {
-        Encoding::Bitmap { group, bits, .. } => {
+        Encoding::Bitmap { group, bits, kept } => {
+            // Words of 4-bit codes hold eight, so their number alone does not tell how many are kept.
+            if starts.last() != Some(&(kept as u32)) {
+                return Err(PackError(format!("its starts do not end at {kept} kept weights")));
+            }
             let data = match (group, bits) {
                 (None, _) => BitmapData::Bf16(from_bytes(&bytes["weight_values"])),
                 (Some(group), Some(_)) => BitmapData::Int4 {

@@ -106,7 +106,7 @@ pub(super) struct Work {
 
 /// Name of the work folder in the output folder.
 pub(super) const WORK: &str = ".partial";
-const IDENTITY: &str = "identity.json";
+pub(super) const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";
 
 impl Work {
@@ -261,8 +261,7 @@ impl Work {
 
     /// Removes the folder once everything is in its final place.
     pub(super) fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.folder).map_err(|e| Error::writing(&self.folder, &e))?;
-        atomic::sync_folder(&self.folder)
+        atomic::remove_folder(&self.folder, IDENTITY)
     }
 }
 

@@ -17,7 +17,7 @@ use super::digest::{CHUNK, Hasher, sha256};
 use super::entry::{Slots, Stored, TensorEntry};
 use super::manifest::{BASE, CONFIG, FileEntry, MANIFEST, Manifest, ORTHO, is_plain_name, pretty};
 use super::quantization;
-use super::work::{Identity, Part, WORK, Work};
+use super::work::{IDENTITY, Identity, Part, WORK, Work};
 use crate::error::{Error, Kind, Result};
 
 /// What to do with unfinished work of an earlier run.
@@ -61,6 +61,26 @@ pub struct Writer {
     folder: PathBuf,
     identity: Identity,
     work: Work,
+}
+
+/// Errors where a model cannot be begun in `folder`: what [`Writer::create_or_resume`] would say at once, for those
+/// that write only after long work.
+pub fn check_free(folder: &Path, existing: Existing) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    check_folder(folder, true, existing)?;
+    if folder.join(WORK).join(IDENTITY).exists() {
+        return Err(Error::usage("the folder holds unfinished work of another command")
+            .file(folder)
+            .next("give that command again, choose another output folder, or discard it: --resume never"));
+    }
+    Ok(())
+}
+
+/// Throws away what an unfinished command has left in `folder`.
+pub fn discard(folder: &Path) -> Result<()> {
+    atomic::remove_folder(&folder.join(WORK), IDENTITY)
 }
 
 /// Where the previous manifest waits until its files are replaced.

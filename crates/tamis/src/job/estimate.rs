@@ -49,7 +49,7 @@ impl Estimate {
         let tokens = job
             .calibration
             .as_ref()
-            .map_or(0, |c| c.windows.tokens().len().div_ceil(job.workers.size()) as u64);
+            .map_or(0, |c| (c.windows.count().div_ceil(job.workers.size()) * c.windows.length()) as u64);
         let activations = if tokens == 0 { 0 } else { Walk::bytes(config, tokens) };
         let sizes = Sizes::of(job.checkpoint);
         let factors = if plans.refits() { refits(config, job.threads.count()) } else { 0 };

@@ -47,8 +47,8 @@ impl Recipe {
     }
 
     fn check_allocation(&self) -> Result<()> {
-        let own = self.default.pruning.pattern.sparsity().is_some();
-        if !self.allocation.is_level() && (self.default.method != Method::Prune || own) {
+        let free = self.default.method == Method::Prune && self.default.pruning.pattern.is_free();
+        if !self.allocation.is_level() && !free {
             return Err(Error::usage(
                 "allocation needs pruning with a share of zeros that is free to choose",
             ));

@@ -88,8 +88,7 @@ impl Folder {
 
     /// Removes everything.
     pub fn clear(&self) -> Result<()> {
-        fs::remove_dir_all(&self.path).map_err(|e| Error::writing(&self.path, &e))?;
-        atomic::sync_folder(&self.path)
+        atomic::remove_folder(&self.path, RECORD)
     }
 
     /// Writes masters and moments, and the masters once more where they are among the `keep` best so far; then the

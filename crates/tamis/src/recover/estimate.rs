@@ -46,7 +46,7 @@ impl Estimate {
         let distilled = teacher.is_some() && settings.losses.distillation > 0.0;
         let optimiser = 16 * student.parameters.count() as u64;
         let tape = tape(config, settings, tokens);
-        let work = back(config, tokens) + head(config, distilled) + 4 * largest(config);
+        let work = back(config, tokens) + head(config, distilled) + weights(config);
         let streams = if settings.losses.feature > 0.0 { config.layers.len() + 1 } else { 0 };
         let features = 4 * tokens * (config.hidden * streams) as u64;
         let student = model(&student.decoder);
@@ -89,7 +89,8 @@ fn head(config: &Config, distilled: bool) -> u64 {
     4 * (ROWS * config.vocab) as u64 * copies
 }
 
-/// Weights of the largest linear.
-fn largest(config: &Config) -> u64 {
-    (config.hidden * config.intermediate.max(config.heads * config.head_dim)) as u64
+/// A gradient of a linear of each size, in whose places kept weights are added up.
+fn weights(config: &Config) -> u64 {
+    let (wide, narrow) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    4 * (config.hidden * (wide + narrow + config.intermediate)) as u64
 }

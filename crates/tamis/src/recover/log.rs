@@ -70,27 +70,19 @@ impl Log {
 
     /// A validation.
     pub fn point(&mut self, point: &Point) -> Result<()> {
-        let mut tags = vec![("validation/loss", point.valid), ("validation/perplexity", point.perplexity())];
-        tags.extend(point.also.map(|also| ("also/perplexity", also.exp())));
-        tags.extend(point.tokens_per_second.map(|speed| ("train/tokens_per_second", speed)));
-        self.scalars(point.step, &tags)?;
+        self.scalars(point.step, &validation(point))?;
         self.line(json!({ "step": point.step, "validation": point }))
     }
 
     /// A line of another log.
     fn replay(&mut self, step: usize, line: Value) -> Result<()> {
-        let (kind, numbers) = match &line["validation"] {
-            Value::Object(point) => ("validation", Some(point)),
-            _ => ("train", line.as_object()),
-        };
-        for (name, value) in numbers.into_iter().flatten() {
-            let tag = match (kind, &**name) {
-                (_, "step" | "stage" | "seconds") => continue,
-                ("validation", "valid") => "validation/loss".to_owned(),
-                _ => format!("{kind}/{name}"),
-            };
-            if let Some(value) = value.as_f64() {
-                self.scalars(step, &[(&tag, value)])?;
+        if let Ok(point) = serde_json::from_value::<Point>(line["validation"].clone()) {
+            self.scalars(step, &validation(&point))?;
+        } else {
+            for (name, value) in line.as_object().into_iter().flatten() {
+                if let Some(value) = value.as_f64().filter(|_| name != "step" && name != "stage") {
+                    self.scalars(step, &[(&format!("train/{name}"), value)])?;
+                }
             }
         }
         self.line(line)
@@ -104,6 +96,14 @@ impl Log {
     fn line(&mut self, value: Value) -> Result<()> {
         writeln!(self.file, "{value}").map_err(|e| Error::writing(&self.path, &e))
     }
+}
+
+/// What is drawn of a validation.
+fn validation(point: &Point) -> Vec<(&'static str, f64)> {
+    let mut tags = vec![("validation/loss", point.valid), ("validation/perplexity", point.perplexity())];
+    tags.extend(point.also.map(|also| ("also/perplexity", also.exp())));
+    tags.extend(point.tokens_per_second.map(|speed| ("train/tokens_per_second", speed)));
+    tags
 }
 
 /// Writes the logs of runs that followed one another, each with its number of steps, as one: steps go on, and every

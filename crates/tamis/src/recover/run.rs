@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::checkpoint::{Folder, Record};
+use super::checkpoint::{FOLDER, Folder, Record};
 use super::curve::Curve;
 use super::estimate::Estimate;
 use super::peft::{masters, write_adapter};
@@ -19,7 +19,7 @@ use super::teacher::{self, Teacher};
 use super::trainable::{Method, prepare};
 use super::trainer::{Ended, Progress, Texts, Trainer, violations};
 use crate::artifact::digest::sha256;
-use crate::artifact::{Existing, MANIFEST};
+use crate::artifact::{Existing, MANIFEST, atomic, check_free};
 use crate::error::{Error, Result};
 use crate::job::rewrite::Notes;
 use crate::load::Checkpoint;
@@ -50,6 +50,9 @@ pub struct Run<'a> {
     /// again.
     pub teacher_cache: Option<&'a Path>,
 }
+
+/// Folder of a state that was kept, before its step.
+const KEPT: &str = "best-";
 
 /// Losses of the dense model on both texts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -148,7 +151,10 @@ impl Run<'_> {
                 .file(self.output)
                 .next("`--overwrite` replaces it; another output folder keeps it"));
         }
-        Ok(())
+        if self.settings.spec.method != Method::Lora && !self.output.join(FOLDER).exists() {
+            check_free(self.output, self.existing)?;
+        }
+        self.check_cache()
     }
 
     fn load(&self) -> Result<(Student, Option<Decoder>)> {
@@ -287,6 +293,19 @@ impl Run<'_> {
         }
     }
 
+    /// Removes what an earlier run kept beside its best.
+    fn remove_others(&self) -> Result<()> {
+        let entries = std::fs::read_dir(self.output).map_err(|e| Error::reading(self.output, &e))?;
+        for entry in entries {
+            let path = entry.map_err(|e| Error::reading(self.output, &e))?.path();
+            let step = path.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_prefix(KEPT));
+            if path.is_dir() && step.is_some_and(|step| step.parse::<usize>().is_ok()) {
+                atomic::remove_folder(&path, MANIFEST)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the states that were kept beside the best, each as a folder of its own.
     fn write_others(
         &self,
@@ -295,10 +314,11 @@ impl Run<'_> {
         identity: &str,
     ) -> Result<Vec<KeptAccount>> {
         let work = Folder::create(self.output)?;
+        self.remove_others()?;
         let mut others = Vec::new();
         for (place, kept) in record.kept().iter().enumerate().skip(1) {
             work.restore_kept(&mut student.parameters, record, place)?;
-            let folder = format!("best-{:07}", kept.step);
+            let folder = format!("{KEPT}{:07}", kept.step);
             let output = self.output.join(&folder);
             if self.settings.spec.method == Method::Lora {
                 student.refresh(self.how)?;
@@ -325,7 +345,7 @@ impl Run<'_> {
         let Ended { mut student, record, .. } = ended;
         account.kept = self.write_others(&mut student, &record, &identity)?;
         let perplexity = Curve::of(&account.history, account.dense_perplexity).svg();
-        crate::artifact::atomic::write(&self.output.join("curve.svg"), perplexity.as_bytes())?;
+        atomic::write(&self.output.join("curve.svg"), perplexity.as_bytes())?;
         if self.settings.spec.method == Method::Lora {
             // Its masters are written as they are, so what was measured last is what is read.
             let base = self.checkpoint.path().to_string_lossy();

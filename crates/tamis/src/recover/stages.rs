@@ -117,6 +117,7 @@ impl Stages<'_> {
             return Err(Error::usage("a run in stages is not shared between processes")
                 .next("start it without mpirun, or prune and recover stage by stage"));
         }
+        (0..shares.len()).try_for_each(|index| self.recipe(index).map(drop))?;
         self.run.settings.check()
     }
 
@@ -164,7 +165,7 @@ impl Stages<'_> {
                 Some(account) => account,
                 None => self.stage(index, watch)?,
             };
-            remove(&folder.join("pruned"))?;
+            atomic::remove_folder(&folder.join("pruned"), MANIFEST)?;
             accounts.push(account);
         }
         let account = self.join(&accounts)?;
@@ -184,7 +185,7 @@ impl Stages<'_> {
     fn begin(&self, identity: &str) -> Result<()> {
         let (work, plan) = (self.work(), self.work().join(PLAN));
         if self.resume == Resume::Never {
-            remove(&work)?;
+            atomic::remove_folder(&work, PLAN)?;
         }
         let known = match fs::read(&plan) {
             Ok(bytes) => Some(bytes),
@@ -193,6 +194,8 @@ impl Stages<'_> {
         };
         let Some(known) = known else {
             self.run.check_output()?;
+            // What a removal that was killed has left is nobody's.
+            atomic::remove_folder(&work, PLAN)?;
             fs::create_dir_all(&work).map_err(|e| {
                 Error::new(Kind::CannotWrite, format!("cannot create the folder: {e}")).file(&work)
             })?;
@@ -244,7 +247,7 @@ impl Stages<'_> {
             self.prune(index, &pruned, watch)?;
         }
         if index > 0 {
-            remove(&self.folder(index - 1).join("mended"))?;
+            atomic::remove_folder(&self.folder(index - 1).join("mended"), MANIFEST)?;
         }
         let settings = self.settings(index);
         let cache = self.work().join("teacher.bin");
@@ -314,7 +317,7 @@ impl Stages<'_> {
         let notes = Notes { identity, recipe, seed: self.run.settings.seed };
         save(&mended, &Changed::new(), self.run.output, notes)?;
         drop(mended);
-        remove(&self.work())
+        atomic::remove_folder(&self.work(), PLAN)
     }
 }
 
@@ -330,16 +333,9 @@ fn account(folder: &Path) -> Result<Option<Account>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::reading(&path, &e)),
     };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|e| Error::bad_data(format!("not the account of a stage: {e}")).file(&path))
-}
-
-/// Removes a folder that may be there, durably.
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Ok(()) => atomic::sync_folder(folder),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::writing(folder, &e)),
-    }
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        Error::bad_data(format!("not the account of a stage: {e}"))
+            .file(&path)
+            .next("--resume never begins anew")
+    })
 }

@@ -147,6 +147,7 @@ impl<'a> Trainer<'a> {
         let steps = self.settings.steps;
         let (mut since, mut failures) = (Since::default(), 0);
         let mut order = self.texts.train.order(self.settings.seed);
+        self.how.ops.buffers().release();
         while record.step < steps && !self.is_stale(record) {
             let started = Instant::now();
             let Some(stepped) = self.step(record, &mut order)? else {
@@ -201,6 +202,10 @@ impl<'a> Trainer<'a> {
         self.student.parameters.clear_grads();
         let mut losses = Losses::default();
         for numbers in numbers.chunks(self.settings.together()) {
+            if numbers.len() < self.settings.together() {
+                // A short rest of a batch: what the others left is too large for it.
+                self.how.ops.buffers().release();
+            }
             let places: Vec<usize> = numbers.iter().map(|number| order.at(*number)).collect();
             let noise =
                 Dropout { share: dropout, seed: seed ^ (numbers[0] as u64).wrapping_mul(0x9e37_79b9) };

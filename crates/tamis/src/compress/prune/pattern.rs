@@ -49,6 +49,14 @@ impl Pattern {
             _ => None,
         }
     }
+    /// Whether any share of zeros may be asked for.
+    pub(crate) fn is_free(self) -> bool {
+        match self {
+            Self::OfEach { .. } => false,
+            Self::Tiers(tiers) => tiers.range() == (0.0, 1.0),
+            _ => true,
+        }
+    }
     /// Neighbours that are compared, and how many of them go, for a linear of `cols` inputs. Errors: inputs
     /// that are not whole groups.
     pub(super) fn neighbours(keep: usize, of: usize, cols: usize) -> Result<(usize, usize)> {

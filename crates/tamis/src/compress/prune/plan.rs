@@ -148,6 +148,10 @@ impl Pruning {
             Pattern::Blocks { .. } => (self.score.of_blocks().is_some(), true),
             Pattern::Tiers(tiers) => {
                 tiers.check(self.share())?;
+                // Tiers that are not nested would bring back in one round what another left out.
+                if self.rounds.get() > 1 {
+                    return refuse("tiers are chosen at once".into(), "leave rounds out");
+                }
                 (matches!(self.score, Criterion::Diagonal | Criterion::Sparsegpt), true)
             }
             _ => (self.score.of_blocks().is_none(), false),

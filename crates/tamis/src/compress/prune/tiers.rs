@@ -138,10 +138,15 @@ impl Tiers {
         self.0.iter().flatten().copied()
     }
 
+    /// The smallest and the largest share of zeros that a mixture has.
+    pub(super) fn range(&self) -> (f64, f64) {
+        let shares = || self.all().map(Tier::sparsity);
+        (shares().fold(1.0, f64::min), shares().fold(0.0, f64::max))
+    }
+
     /// Errors: a share of zeros that no mixture has.
     pub(super) fn check(&self, sparsity: Sparsity) -> Result<()> {
-        let shares = || self.all().map(Tier::sparsity);
-        let (least, most) = (shares().fold(1.0, f64::min), shares().fold(0.0, f64::max));
+        let (least, most) = self.range();
         if (least..=most).contains(&sparsity.get()) {
             return Ok(());
         }

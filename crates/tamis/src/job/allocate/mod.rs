@@ -79,7 +79,7 @@ impl Prepass<'_, '_, '_> {
     fn step(&mut self, index: usize) -> Result<()> {
         let total = self.job.checkpoint.config().layers.len();
         let step = Step { done: 0, total, what: format!("block {index} weighed") };
-        match (self.watch)(&step) {
+        match self.job.workers.agree((self.watch)(&step)) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::new(Kind::Stopped, "stopped before the first block")
                 .file(self.job.output)
