@@ -35,17 +35,6 @@ use crate::terminal::{Progress, human_bytes, peak_memory};
 /// `tamis recover`.
 pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result<()> {
     if args.method == RecoverMethod::Local {
-        let foreign = [
-            (args.pruning.stages.is_some(), "--stages"),
-            (args.teacher_cache.is_some(), "--teacher-cache"),
-            (args.feature > 0.0, "--feature"),
-            (args.keep_best > 1, "--keep-best"),
-        ];
-        if let Some((_, flag)) = foreign.iter().find(|(given, _)| *given) {
-            return Err(Error::usage(format!("{flag} means nothing to the method local"))
-                .next("leave it out, or choose the method masked or masklora")
-                .into());
-        }
         return local::run(args);
     }
     let (started, begin) = (Instant::now(), peak_memory().unwrap_or(0));

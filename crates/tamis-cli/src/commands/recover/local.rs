@@ -26,7 +26,24 @@ const WINDOWS: usize = 64;
 /// Passes over them.
 const EPOCHS: usize = 4;
 
+/// Flags of training that a block by itself knows nothing of.
+fn refuse_foreign(args: &args::Recover) -> anyhow::Result<()> {
+    let foreign = [
+        (args.pruning.stages.is_some(), "--stages"),
+        (args.teacher_cache.is_some(), "--teacher-cache"),
+        (args.feature > 0.0, "--feature"),
+        (args.keep_best > 1, "--keep-best"),
+    ];
+    if let Some((_, flag)) = foreign.iter().find(|(given, _)| *given) {
+        return Err(Error::usage(format!("{flag} means nothing to the method local"))
+            .next("leave it out, or choose the method masked or masklora")
+            .into());
+    }
+    Ok(())
+}
+
 pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
+    refuse_foreign(args)?;
     let started = Instant::now();
     let teacher = args.teacher.as_deref().ok_or_else(|| {
         Error::usage("a block learns from its dense original, and there is none").next("pass --teacher MODEL")
