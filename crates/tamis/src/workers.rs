@@ -8,6 +8,8 @@
 use std::fmt::Debug;
 use std::ops::ControlFlow;
 
+use crate::error::{Error, Result};
+
 /// One of the processes, as it sees all of them. Every call of `sum`, `sum_f64` and `share` is made by each, in
 /// the same order and with the same lengths.
 pub trait Workers: Debug {
@@ -58,6 +60,25 @@ impl dyn Workers + '_ {
     /// Gives everybody the numbers of the first.
     pub fn share_f32(&self, values: &mut [f32]) {
         self.share(bytemuck::cast_slice_mut(values));
+    }
+
+    /// Refuses workers that hold other `inputs` than the first: each would make another model.
+    pub fn check_same(&self, mine: &[u8], inputs: &str) -> Result<()> {
+        if self.is_same(mine) {
+            return Ok(());
+        }
+        Err(Error::usage(format!("the machines do not hold the same {inputs}"))
+            .next("give all of them the same files, version and flags"))
+    }
+
+    /// Refuses more workers than there are parts of `what`, of which `flag` asks for more.
+    pub fn check_busy(&self, parts: usize, what: &str, flag: &str) -> Result<()> {
+        let size = self.size();
+        if parts >= size {
+            return Ok(());
+        }
+        Err(Error::usage(format!("{what} leaves some of {size} processes idle"))
+            .next(format!("{flag} {size} or more, or fewer processes")))
     }
 
     /// Whether everybody holds the same bytes.

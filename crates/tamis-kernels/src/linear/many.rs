@@ -130,31 +130,15 @@ impl DotKernel for ManyRows<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{noise, scalar};
+    use super::super::{agrees_with_the_reference, noise};
     use super::*;
     use crate::isa::Isa;
     use crate::pack::DenseF32;
 
     #[test]
     fn every_isa_agrees_with_the_reference_at_awkward_sizes() {
-        for k in [1, 2, 31, 33, 172, 256, 257, 576] {
-            for (m, n) in [(17, 1), (17, 15), (18, 64), (33, 65), (101, 7), (200, 1537), (400, 17)] {
-                let x = noise(m * k, 1);
-                let w = DenseF32::new(n, k, noise(n * k, 2)).unwrap();
-                for precision in [Precision::F32, Precision::Bf16] {
-                    let mut expected = vec![0.0; m * n];
-                    scalar::linear(&x, &w, precision, &mut expected);
-                    for isa in Isa::available() {
-                        let mut y = vec![9.0; m * n];
-                        linear_many(&Cpu::new(isa, 2), &x, &w, precision, &mut y);
-                        for (a, b) in y.iter().zip(&expected) {
-                            let near = (f64::from(*a) - f64::from(*b)).abs() <= 1e-5 * (k as f64).sqrt();
-                            assert!(near, "{} {precision:?} {m}x{k}x{n}: {a} {b}", isa.name());
-                        }
-                    }
-                }
-            }
-        }
+        let sizes = [(17, 1), (17, 15), (18, 64), (33, 65), (101, 7), (200, 1537), (400, 17)];
+        agrees_with_the_reference(linear_many, &[1, 2, 31, 33, 172, 256, 257, 576], &sizes);
     }
 
     #[test]

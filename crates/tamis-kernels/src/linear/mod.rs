@@ -313,4 +313,4 @@ mod pruned_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::noise;
+pub(crate) use tests::{agrees_with_the_reference, noise};

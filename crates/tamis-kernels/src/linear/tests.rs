@@ -22,10 +22,20 @@ pub(crate) fn noise(len: usize, seed: u32) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
+/// A kernel of the linear map.
+type Product = fn(&Cpu, &[f32], &dyn RowSource, Precision, &mut [f32]);
+
 #[test]
 fn every_isa_agrees_with_the_reference_at_awkward_sizes() {
-    for k in [1, 7, 8, 15, 16, 17, 31, 33, 172, 576, 768, 769, 1537, 1600] {
-        for (m, n) in [(0, 3), (1, 1), (1, 97), (2, 5), (3, 13), (5, 12), (9, 100), (101, 7)] {
+    let lengths = [1, 7, 8, 15, 16, 17, 31, 33, 172, 576, 768, 769, 1537, 1600];
+    let sizes = [(0, 3), (1, 1), (1, 97), (2, 5), (3, 13), (5, 12), (9, 100), (101, 7)];
+    agrees_with_the_reference(linear, &lengths, &sizes);
+}
+
+/// At all lengths of a row, and sizes `(m, n)` of the result, on every instruction set.
+pub(crate) fn agrees_with_the_reference(product: Product, lengths: &[usize], sizes: &[(usize, usize)]) {
+    for &k in lengths {
+        for &(m, n) in sizes {
             let x = noise(m * k, 1);
             let w = DenseF32::new(n, k, noise(n * k, 2)).unwrap();
             for precision in [Precision::F32, Precision::Bf16] {
@@ -33,7 +43,7 @@ fn every_isa_agrees_with_the_reference_at_awkward_sizes() {
                 scalar::linear(&x, &w, precision, &mut expected);
                 for isa in Isa::available() {
                     let mut y = vec![9.0; m * n];
-                    linear(&Cpu::new(isa, 2), &x, &w, precision, &mut y);
+                    product(&Cpu::new(isa, 2), &x, &w, precision, &mut y);
                     for (a, b) in y.iter().zip(&expected) {
                         let near = (f64::from(*a) - f64::from(*b)).abs() <= TOLERANCE * (k as f64).sqrt();
                         assert!(near, "{} {precision:?} {m}x{k}x{n}: {a} {b}", isa.name());

@@ -31,6 +31,7 @@ pub use inspect::{Blocks, Holes, Inspection, TensorReport, inspect};
 pub use manifest::{BASE, CONFIG, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, ORTHO};
 pub use reader::{ArtifactSource, is_artifact};
 pub use verify::{VerifyReport, verify};
+pub(crate) use work::WORK;
 pub use work::{Identity, Part};
 pub use writer::{Existing, Finish, Resume, Writer, check_free, discard};
 

@@ -105,7 +105,7 @@ pub(super) struct Work {
 }
 
 /// Name of the work folder in the output folder.
-pub(super) const WORK: &str = ".partial";
+pub(crate) const WORK: &str = ".partial";
 pub(super) const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";
 

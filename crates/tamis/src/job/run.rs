@@ -145,16 +145,10 @@ impl Job<'_> {
     /// The first worker's writer. Errors: workers that would not make the same model.
     fn writer(&self) -> Result<Option<Writer>> {
         let identity = self.identity()?;
-        let alike = json!([identity, self.checkpoint.config().layers.len()]).to_string();
-        if !self.workers.is_same(alike.as_bytes()) {
-            return Err(Error::usage("the machines do not hold the same model, text and recipe")
-                .next("give all of them the same files, version and flags"));
-        }
-        let (windows, size) =
-            (self.calibration.as_ref().map_or(0, |c| c.windows.count()), self.workers.size());
-        if self.calibration.is_some() && windows < size {
-            return Err(Error::usage(format!("{windows} windows leave some of {size} processes idle"))
-                .next(format!("--samples {size} or more, or fewer processes")));
+        self.workers.check_same(json!(identity).to_string().as_bytes(), "model, text and recipe")?;
+        if let Some(calibration) = &self.calibration {
+            let windows = calibration.windows.count();
+            self.workers.check_busy(windows, &format!("a text of {windows} windows"), "--samples")?;
         }
         let create = || Writer::create_or_resume(self.output, &identity, self.policy);
         self.workers.is_first().then(create).transpose()

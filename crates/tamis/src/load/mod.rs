@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub mod adapter;
 mod adapter_config;
@@ -106,6 +107,8 @@ pub struct Checkpoint {
     config: Config,
     tensors: Box<dyn TensorSource>,
     text: TextSide,
+    /// Of all bytes, once somebody has asked.
+    digest: OnceLock<String>,
 }
 
 impl Checkpoint {
@@ -118,7 +121,7 @@ impl Checkpoint {
     /// Puts a checkpoint together from parts that a reader has checked; tokenizer and
     /// chat template are looked for in the folder `path`.
     pub fn new(path: PathBuf, config: Config, tensors: Box<dyn TensorSource>) -> Self {
-        Self { text: TextSide::Folder(path.clone()), path, config, tensors }
+        Self { text: TextSide::Folder(path.clone()), path, config, tensors, digest: OnceLock::new() }
     }
     /// Reads the tokenizer.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
@@ -140,10 +143,14 @@ impl Checkpoint {
         let weights = self.tensors.tensors().values().map(|t| t.file.clone());
         fingerprint::fingerprint(&self.path, weights)
     }
-    /// An identity that no change escapes: reads all bytes of every file.
+    /// An identity that no change escapes: reads all bytes of every file, the first time.
     pub fn digest(&self) -> Result<String> {
+        if let Some(known) = self.digest.get() {
+            return Ok(known.clone());
+        }
         let weights = self.tensors.tensors().values().map(|t| t.file.clone());
-        fingerprint::digest(&self.path, weights)
+        let digest = fingerprint::digest(&self.path, weights)?;
+        Ok(self.digest.get_or_init(|| digest).clone())
     }
     /// Where the model lies.
     pub fn path(&self) -> &Path {

@@ -19,7 +19,7 @@ use super::teacher::{self, Teacher};
 use super::trainable::{Method, prepare};
 use super::trainer::{Ended, Progress, Texts, Trainer, violations};
 use crate::artifact::digest::sha256;
-use crate::artifact::{Existing, MANIFEST, atomic, check_free};
+use crate::artifact::{Existing, MANIFEST, WORK, atomic, check_free};
 use crate::error::{Error, Result};
 use crate::job::rewrite::Notes;
 use crate::load::Checkpoint;
@@ -132,16 +132,9 @@ impl Run<'_> {
 
     /// Workers with other inputs would each mend another model.
     fn check_workers(&self, identity: &str) -> Result<()> {
-        if !self.workers.is_same(identity.as_bytes()) {
-            return Err(Error::usage("the machines do not hold the same model, text and settings")
-                .next("give all of them the same files, version and flags"));
-        }
-        let (batch, size) = (self.settings.batch, self.workers.size());
-        if batch < size {
-            return Err(Error::usage(format!("a batch of {batch} leaves some of {size} processes idle"))
-                .next(format!("--batch {size} or more, or fewer processes")));
-        }
-        Ok(())
+        let batch = self.settings.batch;
+        self.workers.check_same(identity.as_bytes(), "model, text and settings")?;
+        self.workers.check_busy(batch, &format!("a batch of {batch}"), "--batch")
     }
 
     pub(super) fn check_output(&self) -> Result<()> {
@@ -299,7 +292,8 @@ impl Run<'_> {
         for entry in entries {
             let path = entry.map_err(|e| Error::reading(self.output, &e))?.path();
             let step = path.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_prefix(KEPT));
-            if path.is_dir() && step.is_some_and(|step| step.parse::<usize>().is_ok()) {
+            let ours = || [MANIFEST, ADAPTER_CONFIG, WORK].iter().any(|name| path.join(name).exists());
+            if step.is_some_and(|step| step.parse::<usize>().is_ok()) && ours() {
                 atomic::remove_folder(&path, MANIFEST)?;
             }
         }

@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::stages::{FOLDER, Pruning, Stages, cubic};
 use super::trainable::Method;
 use super::trainer::Texts;
-use super::trainer_tests::{cpu, dense, how, settings, texts, weights};
+use super::trainer_tests::{cpu, dense, how, settings, steps, texts, weights};
 use crate::artifact::{Existing, Resume};
 use crate::compress::Threads;
 use crate::error::{Kind, Result};
@@ -147,10 +147,6 @@ fn a_run_in_stages_goes_on_from_any_place_to_the_same_bits() {
     assert!(seen.iter().all(|(attempt, step)| (*attempt == 0) == (*step <= 2) && *attempt <= 1), "{seen:?}");
     setup.run(parts.path(), 2, &mut never).unwrap();
     assert_eq!(weights(whole.path()), weights(parts.path()));
-    let steps = |folder: &Path| -> Vec<String> {
-        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-        text.lines().filter(|l| !l.contains("validation")).map(str::to_owned).collect()
-    };
     assert_eq!(steps(whole.path()), steps(parts.path()));
 }
 

@@ -152,6 +152,12 @@ pub(super) fn weights(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("model.safetensors")).unwrap()
 }
 
+/// The lines of a log that are steps: those of validations tell the time.
+pub(super) fn steps(folder: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    text.lines().filter(|l| !l.contains("validation")).map(str::to_owned).collect()
+}
+
 #[test]
 fn every_method_mends_and_keeps_every_zero() {
     let setup = Setup::new();
@@ -208,10 +214,6 @@ fn a_run_that_was_stopped_ends_with_the_same_bits() {
         assert!(result.is_ok() || result.unwrap_err().kind() == Kind::Stopped);
     }
     assert_eq!(weights(whole.path()), weights(parts.path()));
-    let steps = |folder: &Path| -> Vec<String> {
-        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-        text.lines().filter(|l| !l.contains("validation")).map(str::to_owned).collect()
-    };
     assert_eq!(steps(whole.path()), steps(parts.path()));
 }
 

@@ -196,9 +196,13 @@ impl Losses<'_> {
     fn across(&self) -> usize {
         self.cols.div_ceil(SIDE)
     }
+    /// First row and first column of a block.
+    fn corner(&self, index: usize) -> (usize, usize) {
+        (index / self.across() * SIDE, index % self.across() * SIDE)
+    }
     /// The losses of one block, and its columns.
     fn block(&self, index: usize) -> (Vec<f64>, usize) {
-        let (top, left) = (index / self.across() * SIDE, index % self.across() * SIDE);
+        let (top, left) = self.corner(index);
         let columns = left..self.cols.min(left + SIDE);
         let rows = top..self.rows().min(top + SIDE);
         (
@@ -233,7 +237,7 @@ impl Tiered {
         let mut kept = vec![false; rows * cols];
         for (index, tier) in self.tiers.iter().enumerate() {
             let (worth, width) = losses.block(index);
-            let (top, left) = (index / losses.across() * SIDE, index % losses.across() * SIDE);
+            let (top, left) = losses.corner(index);
             for (row, of_row) in tier.keep(&worth, width).chunks_exact(width).enumerate() {
                 kept[(top + row) * cols + left..][..width].copy_from_slice(of_row);
             }
@@ -313,7 +317,7 @@ pub fn choose(
         };
         (strip * across..(strip + 1) * across).map(of_block).collect()
     });
-    let hulls = hulls.concat();
+    let hulls: Vec<Vec<Point>> = hulls.into_iter().flatten().collect();
     let mut at: Vec<Point> = hulls.iter().map(|hull| hull[0]).collect();
     descend(&mut at, steps(&hulls), (across, least), sparsity.zeros(losses.data.len()));
     Ok(Tiered {
