@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Pruning and recovery of one model, every figure of docs/pruning.md.
 
-    bench/prune/experiments.py MODEL --data FOLDER --work FOLDER [--tamis PATH] [--steps 480] [--only NAME,..]
+    bench/prune/experiments.py MODEL --data FOLDER --work FOLDER [--tamis PATH] [--steps 300] [--only NAME,..]
 
 FOLDER of --data is that of scripts and tests (TAMIS_DATA): c4_sample/c4_sample.jsonl, of which nine tenths are for
 training and the rest for choosing the best step, and wikitext2/, which nothing is trained on or chosen by
@@ -80,9 +80,13 @@ class Bench:
     def local(self, name, model):
         out = self.work / name
         self.run(name, ["recover", model, "-o", out, "--method", "local", "--teacher", self.args.model,
-                        "--data", self.train, "--sequences", 64, "--epochs", 4, "--length", 1024, "--lr", "2e-4"])
+                        "--data", self.train, "--sequences", 128, "--epochs", 2, "--length", 1024, "--lr", "4e-3"])
         self.measure(name, out)
         return out
+
+    def mend(self, name, pruned):
+        """Block by block first, then all of them."""
+        self.recover(f"{name}-mended", self.local(f"{name}-local", pruned), steps=self.args.steps * 2 // 3)
 
     # Groups, in the order in which they are done.
 
@@ -96,18 +100,18 @@ class Bench:
     def half(self):
         pruned = self.compress("sparsegpt50", "sparsegpt50")
         self.recover("sparsegpt50-trained", pruned)
-        self.recover("sparsegpt50-local-trained", self.local("sparsegpt50-local", pruned))
+        self.mend("sparsegpt50", pruned)
+        self.recover("sparsegpt50-long", self.work / "sparsegpt50-local", steps=self.args.long)
 
     def blocks(self):
         for share in BLOCKS:
             name = f"blocks{share:.0%}".rstrip("%")
-            samples = ["--samples", self.args.samples]
-            self.recover(f"{name}-trained", self.compress(name, "block16-25", "--sparsity", share, *samples))
+            self.mend(name, self.compress(name, "block16-25", "--sparsity", share, "--samples", self.args.samples))
 
     def tiers(self):
         for share in TIERS:
             name = f"tiers{share:.0%}".rstrip("%")
-            self.recover(f"{name}-trained", self.compress(name, "tiers50", "--sparsity", share))
+            self.mend(name, self.compress(name, "tiers50", "--sparsity", share))
 
     def extreme(self):
         for share in EXTREME:
@@ -125,7 +129,8 @@ def main():
     parser.add_argument("--work", required=True)
     parser.add_argument("--tamis", default="target/release/tamis")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=480, help="of training, 1024 tokens each")
+    parser.add_argument("--steps", type=int, default=300, help="of training, 1024 tokens each; two thirds where blocks were mended one by one first")
+    parser.add_argument("--long", type=int, default=1440, help="steps of the longest run at half of all weights")
     parser.add_argument("--lr", default="3e-4")
     parser.add_argument("--samples", type=int, default=128, help="calibration windows for blocks")
     parser.add_argument("--windows", type=int, default=10, help="of 2048 tokens of the test text")

@@ -16,8 +16,9 @@ SHARES = (10, 20, 30, 40, 50)
 TITLES = {
     "wanda50": "Wanda, 50 %", "wanda50-wiki": "Wanda, 50 %, calibrated on 32 x 512 tokens of wiki.valid.raw",
     "sparsegpt50": "SparseGPT, 50 %", "2of4": "SparseGPT, 2:4",
-    "sparsegpt50-local": "SparseGPT, 50 %, block by block", "sparsegpt50-trained": "SparseGPT, 50 %, trained",
-    "sparsegpt50-local-trained": "SparseGPT, 50 %, block by block, trained",
+    "sparsegpt50-trained": "SparseGPT, 50 %, trained", "sparsegpt50-local": "SparseGPT, 50 %, block by block",
+    "sparsegpt50-mended": "SparseGPT, 50 %, block by block, trained",
+    "sparsegpt50-long": "SparseGPT, 50 %, block by block, trained for longer",
 }
 
 
@@ -35,7 +36,7 @@ class Answers:
 
     def recovery(self, name):
         found = self.get(name)
-        return found and found["answer"]["tamis"]["recovery"]
+        return found and found["answer"].get("tamis", {}).get("recovery")
 
     def commands(self):
         found = [json.loads(path.read_text()) for path in sorted(self.work.glob("*.json"))]
@@ -47,31 +48,35 @@ def table(head, rows):
     return lines + ["| " + " | ".join(row) + " |" for row in rows] + [""]
 
 
-def ratio(value, dense):
-    return f"{value:.1f} | {value / dense:.2f}"
+def times(found, dense):
+    return f"{found['value']:.1f} | {found['value'] / dense:.2f}" if found else " | "
+
+
+def held_out(recovery):
+    """Of the text that was not trained on, but of its kind: perplexity over that of the dense model."""
+    if not recovery:
+        return ["", "", ""]
+    over = recovery["saved"] / recovery["dense_perplexity"]
+    return [str(recovery["steps"]), f"{over:.2f}", str(recovery["mask_violations"])]
 
 
 def half(answers, dense):
     rows = []
     for name, title in TITLES.items():
-        found = answers.perplexity(name)
-        if found:
-            rows.append([title, ratio(found["value"], dense), f"{found['stderr']:.1f}"])
-    return table(["model", "perplexity", "over dense", "+-"], rows)
+        if found := answers.perplexity(name):
+            rows.append([title, times(found, dense), f"{found['stderr']:.1f}", *held_out(answers.recovery(name))])
+    return table(["model", "perplexity", "over dense", "+-", "steps", "held-out C4 over dense", "zeros lost"], rows)
 
 
 def curve(answers, dense, kind, shares):
     rows = []
     for share in shares:
-        before, after = answers.perplexity(f"{kind}{share}"), answers.perplexity(f"{kind}{share}-trained")
-        recovery = answers.recovery(f"{kind}{share}-trained")
-        if before:
-            row = [f"{share} %", ratio(before["value"], dense)]
-            row += [ratio(after["value"], dense)] if after else ["|"]
-            row += [f"{100 * recovery['recovered_fraction']:.0f} %", str(recovery["mask_violations"])] if recovery else ["", ""]
-            rows.append(row)
-    head = ["zeros", "as pruned", "over dense", "after training", "over dense", "recovered (C4)", "zeros lost"]
-    return table(head, rows)
+        found = [answers.perplexity(f"{kind}{share}{end}") for end in ("", "-local", "-trained", "-mended")]
+        if found[0]:
+            recovery = held_out(answers.recovery(f"{kind}{share}-mended"))
+            rows.append([f"{share} %", *(times(value, dense) for value in found), *recovery[1:]])
+    head = ["zeros", "as pruned", "over", "block by block", "over", "trained", "over", "both", "over"]
+    return table([*head, "both: held-out C4 over", "zeros lost"], rows)
 
 
 def extreme(answers, dense):
@@ -80,7 +85,7 @@ def extreme(answers, dense):
         for end, title in (("", "one shot"), ("-trained", "one shot, trained"), ("-gradual", "in stages, trained between")):
             found = answers.perplexity(f"unstructured{share}{end}")
             if found:
-                rows.append([f"{share} %", title, ratio(found["value"], dense)])
+                rows.append([f"{share} %", title, times(found, dense)])
     return table(["zeros", "how", "perplexity", "over dense"], rows)
 
 
@@ -98,8 +103,8 @@ def picture(answers, dense):
         out.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - 150}" y2="{y:.1f}" stroke="#ddd"/>')
         out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{times:g}</text>')
     out += [f'<text x="{place_x(share):.1f}" y="{height - bottom + 18}" text-anchor="middle">{share} %</text>' for share in (0, *SHARES)]
-    lines = (("blocks", "", "#c30", "16 x 16 blocks"), ("blocks", "-trained", "#06c", "blocks, trained"),
-             ("tiers", "", "#e90", "tiers"), ("tiers", "-trained", "#093", "tiers, trained"))
+    lines = (("blocks", "", "#c30", "16 x 16 blocks"), ("blocks", "-mended", "#06c", "blocks, mended"),
+             ("tiers", "", "#e90", "tiers"), ("tiers", "-mended", "#093", "tiers, mended"))
     for number, (kind, end, colour, title) in enumerate(lines):
         found = [(share, answers.perplexity(f"{kind}{share}{end}")) for share in SHARES]
         points = [(place_x(share), place_y(value["value"])) for share, value in found if value]

@@ -26,6 +26,13 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&out).unwrap()
 }
 
+/// A command that must fail with a code and a message.
+fn refused(arguments: &[&str], code: i32, says: &str) {
+    let (found, _, message) = run(arguments);
+    assert_eq!(found, Some(code), "{arguments:?}: {message}");
+    assert!(message.contains(says), "{says:?} is not in {message}");
+}
+
 /// Model and text under `$TAMIS_DATA`; says so where they are missing.
 fn data() -> Option<(String, String)> {
     let root = std::env::var_os("TAMIS_DATA").map(PathBuf::from).unwrap_or_default();
@@ -251,11 +258,6 @@ fn stages_end_with_the_zeros_asked_for_and_a_killed_run_goes_on_in_its_stage() {
 fn requests_without_meaning_are_usage_errors() {
     let Some(setup) = Setup::new() else { return };
     let out = setup.path("out");
-    let refused = |arguments: &[&str], code: i32, says: &str| {
-        let (found, _, message) = run(arguments);
-        assert_eq!(found, Some(code), "{arguments:?}: {message}");
-        assert!(message.contains(says), "{says:?} is not in {message}");
-    };
     let compress = ["compress", &setup.model, "-o", &out, "--recipe", "wanda50"];
     refused(&[&compress[..], &["--sparsity", "0.5", "--density", "0.5"]].concat(), 2, "cannot be used with");
     refused(&[&compress[..], &["--sparsity", "1.5"]].concat(), 2, "share of zeros");
@@ -279,12 +281,42 @@ fn requests_without_meaning_are_usage_errors() {
     refused(&blind, 2, "--valid");
     let feature = ["--method", "full", "--steps", "1", "--feature", "1"];
     refused(&setup.recover(&setup.model, &out, &feature), 2, "--teacher");
+    let lora = ["--method", "lora", "--targets", "x_proj", "--steps", "1"];
+    refused(&setup.recover(&setup.model, &out, &lora), 2, "no linear is called x_proj");
+    assert!(!Path::new(&out).exists(), "nothing is begun");
+}
+
+#[test]
+fn flags_that_do_not_belong_together_are_usage_errors() {
+    let Some(setup) = Setup::new() else { return };
+    let out = setup.path("out");
     let stages = |more: &[&'static str]| [&["--steps", "9", "--stages"][..], more].concat();
     refused(&setup.recover(&setup.model, &out, &stages(&["0.5,0.4", "--method", "masked"])), 2, "must rise");
     refused(&setup.recover(&setup.model, &out, &stages(&["0.5", "--method", "full"])), 2, "masked");
     let local = ["--stages", "0.5", "--method", "local", "--teacher", &setup.model];
     refused(&setup.recover(&setup.model, &out, &local), 2, "masked");
     refused(&setup.recover(&setup.model, &out, &stages(&["0.5", "--method", "masked"])), 2, "--calibration");
-    let lora = ["--method", "lora", "--targets", "x_proj", "--steps", "1"];
-    refused(&setup.recover(&setup.model, &out, &lora), 2, "no linear is called x_proj");
+    let of_the_recipe = ["0.4,0.6", "--method", "masked", "--recipe", "2of4", "--calibration", &setup.text];
+    let flags = [&["--steps", "9", "--stages"][..], &of_the_recipe].concat();
+    refused(&setup.recover(&setup.model, &out, &flags), 78, "leaves out 0.5");
+    for foreign in [["--teacher-cache", "said.bin"], ["--feature", "1"], ["--keep-best", "2"]] {
+        let local = [&["--method", "local", "--teacher", &setup.model][..], &foreign].concat();
+        refused(&setup.recover(&setup.model, &out, &local), 2, foreign[0]);
+    }
+    assert!(!Path::new(&out).exists(), "nothing is begun");
+}
+
+#[test]
+fn unfinished_work_of_another_command_is_refused_before_training() {
+    let Some(setup) = Setup::new() else { return };
+    let holes = setup.pruned("holes", "0.5");
+    let busy = Path::new(&setup.path("busy")).join(".partial");
+    std::fs::create_dir_all(&busy).unwrap();
+    std::fs::write(busy.join("identity.json"), "{}").unwrap();
+    let out = setup.path("busy");
+    let train = setup.recover(&holes, &out, &["--method", "masked", "--steps", "100000", "--every", "1"]);
+    refused(&train, 2, "unfinished work of another command");
+    let short = setup.recover(&holes, &out, &["--method", "masked", "--steps", "1", "--resume", "never"]);
+    assert_eq!(json(&short)["tamis"]["recovery"]["steps"], 1);
+    assert!(!busy.exists());
 }

@@ -71,9 +71,9 @@ pub(crate) struct Recover {
     /// Tokens of a sequence
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(crate) length: usize,
-    /// Highest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-4)]
-    pub(crate) lr: f64,
+    /// Highest learning rate [default: 1e-4; local: 2e-3]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) lr: Option<f64>,
     /// Multiply the learning rate by the root of the batch
     #[arg(long)]
     pub(crate) scale_lr: bool,

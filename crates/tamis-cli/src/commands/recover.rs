@@ -199,8 +199,10 @@ fn settings(args: &args::Recover, texts: &Texts, taught: bool) -> Settings {
 }
 
 fn optimiser(args: &args::Recover, scale: f64, steps: usize) -> Optimiser {
+    // A block by itself bears larger steps than all of them one behind the other.
+    let usual = if args.method == RecoverMethod::Local { 2e-3 } else { 1e-4 };
     Optimiser {
-        lr: args.lr * scale,
+        lr: args.lr.unwrap_or(usual) * scale,
         schedule: match args.schedule {
             ScheduleName::Cosine => Schedule::Cosine,
             ScheduleName::Linear => Schedule::Linear,
@@ -254,6 +256,7 @@ fn dry_run(args: &args::Recover, settings: &Settings, estimate: &Estimate) -> an
         ("the model as it runs", estimate.student),
         ("the teacher", estimate.teacher),
         ("masters, gradients, moments", estimate.optimiser),
+        ("weights that additions start from", estimate.base),
         ("written down on the way forward", estimate.tape),
         ("streams that are compared", estimate.features),
         ("the widest moment besides", estimate.work),

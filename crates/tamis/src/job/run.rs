@@ -85,11 +85,21 @@ type Finished = (Vec<(String, Stored)>, Vec<(String, Receipt)>);
 pub type Watch<'f> = dyn FnMut(&Step) -> ControlFlow<()> + 'f;
 
 impl Job<'_> {
+    /// Errors where the recipe does not fit the model or lacks calibration: what [`Job::run`] would say at once.
+    pub fn check(&self) -> Result<()> {
+        self.plans().map(drop)
+    }
+
+    fn plans(&self) -> Result<Plans> {
+        let plans = Plans::resolve(self.checkpoint, self.recipe)?;
+        plans.check_calibration(self.calibration.is_some())?;
+        Ok(plans)
+    }
+
     /// Carries out the run. Errors: [`Kind::Stopped`] when the watcher asked for it; those of
     /// loading, compressing and writing.
     pub fn run(&self, watch: &mut Watch<'_>) -> Result<Outcome> {
-        let mut plans = Plans::resolve(self.checkpoint, self.recipe)?;
-        plans.check_calibration(self.calibration.is_some())?;
+        let mut plans = self.plans()?;
         let mut writer = self.writer()?;
         let finished = writer.as_ref().map_or(0, |writer| writer.finished().len());
         let shares = allocate(self, &mut plans, watch)?;

@@ -251,6 +251,7 @@ fn pruning_without_meaning_is_refused() {
         ("score = \"sparsegpt\"\nrounds = 2", "at once"),
         ("score = \"sparsegpt\"\npattern = \"2:4\"", "visits neighbours together"),
         ("pattern = \"tiers\"", "does not fit the pattern"),
+        ("score = \"diagonal\"\npattern = \"tiers\"\nrounds = 2", "tiers are chosen at once"),
         ("score = \"diagonal\"\npattern = \"2:4, dense\"\nsparsity = 0.6", "leave out 0 to 0.5"),
         ("score = \"diagonal\"\npattern = \"2:4, dens\"", "is no tier"),
         ("score = \"sparsegpt\"\npattern = \"tiers\"", "visits neighbours together"),
@@ -294,5 +295,10 @@ fn an_allocation_is_read_checked_and_part_of_the_hash() {
     let mut fixed = Recipe::named("2of4").unwrap();
     assert!(fixed.allocate(Over::Owl).unwrap_err().to_string().contains("free to choose"));
     assert!(Recipe::named("int4").unwrap().allocate(Over::Owl).is_err());
+    for over in [Over::Owl, Over::Slope, Over::Measured] {
+        // Not every share is one that the tiers can make.
+        let error = Recipe::named("tiers50").unwrap().allocate(over).unwrap_err();
+        assert!(error.to_string().contains("free to choose"), "{over:?}: {error}");
+    }
     assert!(Recipe::named("wanda50").unwrap().allocate(Over::Owl).is_ok());
 }

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use super::crown::ROWS;
+use super::plan::{BlockPlan, Trained};
 use super::settings::Settings;
 use super::student::Student;
 use super::trainer::Texts;
@@ -21,6 +22,8 @@ pub struct Estimate {
     pub teacher: u64,
     /// Masters, gradients and moments: 16 bytes a trained number.
     pub optimiser: u64,
+    /// What low-rank additions under masks start from: the kept weights once more.
+    pub base: u64,
     /// What the way forward writes down.
     pub tape: u64,
     /// The teacher's streams after its blocks, and one of the student's, where they are compared.
@@ -45,6 +48,7 @@ impl Estimate {
         let tokens = (settings.together() * settings.length) as u64;
         let distilled = teacher.is_some() && settings.losses.distillation > 0.0;
         let optimiser = 16 * student.parameters.count() as u64;
+        let base = student.plan.blocks.iter().map(base).sum();
         let tape = tape(config, settings, tokens);
         let work = back(config, tokens) + head(config, distilled) + weights(config);
         let streams = if settings.losses.feature > 0.0 { config.layers.len() + 1 } else { 0 };
@@ -52,9 +56,17 @@ impl Estimate {
         let student = model(&student.decoder);
         let teacher = teacher.map_or(0, model);
         let text = 4 * texts.tokens() as u64;
-        let peak = PROGRAM + text + student + teacher + optimiser + tape + features + work;
-        Self { student, teacher, optimiser, tape, features, work, text, program: PROGRAM, peak }
+        let peak = PROGRAM + text + student + teacher + optimiser + base + tape + features + work;
+        Self { student, teacher, optimiser, base, tape, features, work, text, program: PROGRAM, peak }
     }
+}
+
+fn base(plan: &BlockPlan) -> u64 {
+    let of = |role: &Role| match &plan.linear(*role).weight {
+        Trained::Masked(_, _, base) => 4 * base.len() as u64,
+        _ => 0,
+    };
+    Role::ALL.iter().map(of).sum()
 }
 
 /// Bytes of all weights as they are held now; a tied head counts once.

@@ -13,62 +13,71 @@ pub struct Features<'a> {
     pub factor: f32,
 }
 
-/// The rows that are compared.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows {
-    /// Rows of a sequence.
-    pub length: usize,
-    /// Numbers of a row.
-    pub width: usize,
-    /// Rows of the whole step: what sums are divided by.
-    pub all: usize,
-}
-
 /// Rows that one task handles.
 const TOGETHER: usize = 16;
 
 impl Features<'_> {
     /// The loss after block `index`, summed over rows, of the student's stream `x [m, hidden]`; adds the gradient
-    /// of its mean to `dx`.
+    /// of its mean over the step's `rows` to `dx`.
     pub fn pull(
         self,
         ops: &dyn Ops,
         (x, index): (&[f32], usize),
-        Rows { length, width, all }: Rows,
+        (hidden, rows): (usize, usize),
         dx: &mut [f32],
     ) -> f64 {
-        // Of a sequence s, with student x and teacher t after each of L blocks:
-        //   loss = 1/L sum_blocks sum_s (x - t)^2 / sum_s t^2,  d loss / dx = 2 (x - t) / (L sum_s t^2).
-        // Every sequence has its own divisor, so it counts the same whatever runs beside it. A sum over rows counts
-        // the loss of a sequence once for each of its rows.
-        let teacher = &self.streams[index];
-        assert!(x.len() == teacher.len() && x.len() == dx.len());
-        let mut sums = vec![[0.0f64; 2]; x.len() / width];
-        each_piece(ops, &mut sums, TOGETHER, &|piece, sums| {
-            for (row, [difference, square]) in (piece * TOGETHER..).zip(sums) {
-                for (x, t) in x[row * width..][..width].iter().zip(&teacher[row * width..]) {
+        let share = 1.0 / self.streams.len() as f64;
+        let losses = RowLosses::new(ops, (x, &self.streams[index]), hidden);
+        losses.pull(ops, (f64::from(self.factor) * share / rows as f64) as f32, dx);
+        share * losses.sum()
+    }
+}
+
+/// Of every row of a student `x` and a teacher `t`, `|x - t|^2 / |t|^2`.
+///
+/// The paper divides by the mean of all rows. The stream of a sequence's first token can be thousands of times
+/// larger than the others (Sun 2024, arXiv 2402.17762), and would be all that such a mean sees.
+#[derive(Debug)]
+pub struct RowLosses<'a> {
+    rows: (&'a [f32], &'a [f32]),
+    width: usize,
+    /// `|x - t|^2` and `|t|^2`.
+    squares: Vec<[f64; 2]>,
+}
+
+impl<'a> RowLosses<'a> {
+    /// Those of `x` and `t [m, width]`.
+    pub fn new(ops: &dyn Ops, (x, t): (&'a [f32], &'a [f32]), width: usize) -> Self {
+        assert_eq!(x.len(), t.len());
+        let mut squares = vec![[0.0f64; 2]; x.len() / width];
+        each_piece(ops, &mut squares, TOGETHER, &|piece, squares| {
+            for (row, [difference, square]) in (piece * TOGETHER..).zip(squares) {
+                for (x, t) in x[row * width..][..width].iter().zip(&t[row * width..]) {
                     *difference += f64::from(x - t).powi(2);
                     *square += f64::from(*t).powi(2);
                 }
+                *square = square.max(f64::from(f32::MIN_POSITIVE));
             }
         });
-        let share = length as f64 / self.streams.len() as f64;
-        let mut loss = 0.0;
-        let mut slopes = Vec::new();
-        for sequence in sums.chunks(length) {
-            let sum = |of: usize| sequence.iter().map(|row| row[of]).sum::<f64>();
-            let square = sum(1).max(f64::from(f32::MIN_POSITIVE));
-            loss += share * sum(0) / square;
-            slopes.push((f64::from(self.factor) * share * 2.0 / (square * all as f64)) as f32);
-        }
+        Self { rows: (x, t), width, squares }
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> f64 {
+        self.squares.iter().map(|[difference, square]| difference / square).sum()
+    }
+
+    /// Adds `factor` times the gradient of the sum to `dx [m, width]`.
+    pub fn pull(&self, ops: &dyn Ops, factor: f32, dx: &mut [f32]) {
+        let ((x, t), width) = (self.rows, self.width);
+        assert_eq!(x.len(), dx.len());
         each_piece(ops, dx, TOGETHER * width, &|piece, dx| {
             for (row, dx) in (piece * TOGETHER..).zip(dx.chunks_exact_mut(width)) {
-                let slope = slopes[row / length];
-                let pairs = x[row * width..].iter().zip(&teacher[row * width..]);
+                let slope = (2.0 * f64::from(factor) / self.squares[row][1]) as f32;
+                let pairs = x[row * width..].iter().zip(&t[row * width..]);
                 dx.iter_mut().zip(pairs).for_each(|(dx, (x, t))| *dx += slope * (x - t));
             }
         });
-        loss
     }
 }
 
@@ -83,7 +92,7 @@ mod tests {
 
     #[test]
     fn threads_and_company_change_nothing_and_equals_have_no_loss() {
-        let rows = Rows { length: 19, width: 5, all: 57 };
+        let rows = (5, 57);
         let streams = [values(3 * 95, 0.0), values(3 * 95, 1.0)];
         let x = values(3 * 95, 0.4);
         let features = Features { streams: &streams, factor: 0.5 };
@@ -99,7 +108,7 @@ mod tests {
             parts += features.pull(&cpu, (&x[range.clone()], 1), rows, &mut alone);
             assert_eq!(alone, dx[range]);
         }
-        assert_eq!(loss, parts);
+        assert!((loss - parts).abs() < 1e-12 * loss, "{loss} {parts}");
         dx.fill(0.0);
         assert_eq!(features.pull(&cpu, (&streams[0], 0), rows, &mut dx), 0.0);
         assert!(dx.iter().all(|g| *g == 0.0));
@@ -108,7 +117,7 @@ mod tests {
     #[test]
     fn a_student_of_nothing_is_off_by_one_a_row() {
         let streams = [values(20, 0.3)];
-        let rows = Rows { length: 4, width: 5, all: 4 };
+        let rows = (5, 4);
         let features = Features { streams: &streams, factor: 1.0 };
         let loss = features.pull(&Reference, (&[0.0; 20], 0), rows, &mut [0.0; 20]);
         assert!((loss - 4.0).abs() < 1e-12, "{loss}");

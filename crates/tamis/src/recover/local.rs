@@ -13,6 +13,7 @@ use rand_chacha::rand_core::SeedableRng;
 use serde::Serialize;
 
 use super::block::Trainee;
+use super::feature::RowLosses;
 use super::gradient::{Dropout, Pass};
 use super::parameters::Parameters;
 use super::plan::BlockPlan;
@@ -65,7 +66,7 @@ pub struct Reconstruction<'a> {
     pub policy: (Resume, Existing),
 }
 
-/// What became of one block: mean squared difference from the dense output, over the mean square of that.
+/// What became of one block: the mean over tokens of the squared difference from the dense output, over its square.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct BlockReport {
     /// Its index.
@@ -121,8 +122,7 @@ impl Reconstruction<'_> {
                 rewrite.put(part, &|name, stored| replaced(&values, name, stored))?;
             }
             restore(&mut block, config, index, rewrite.read(part)?);
-            let after = self.difference((&block, index), &rotations, (&mended, &dense));
-            self.through((&block, index), &rotations, &mut mended);
+            let after = self.advance((&block, index), &rotations, (&mut mended, &dense));
             let report = BlockReport { index, before: before.unwrap_or(after), after };
             reports.push(report);
             if watch(report, total).is_break() && index + 1 < total {
@@ -193,15 +193,27 @@ impl Reconstruction<'_> {
         }
     }
 
+    /// Mean of the rows' losses of a block's output.
     fn difference(&self, at: (&Block, usize), rotations: &[Rotation], (x, y): (&[f32], &[f32])) -> f64 {
-        let (mut error, mut whole) = (0.0, 0.0);
-        for (x, y) in x.chunks(self.batch()).zip(y.chunks(self.batch())) {
-            for (out, y) in self.forward(at, rotations, x).iter().zip(y) {
-                error += f64::from(out - y).powi(2);
-                whole += f64::from(*y).powi(2);
-            }
-        }
-        error / whole.max(f64::MIN_POSITIVE)
+        let batches = x.chunks(self.batch()).zip(y.chunks(self.batch()));
+        self.mean(batches.map(|(x, y)| self.losses((&self.forward(at, rotations, x), y)).sum()))
+    }
+
+    /// The same, and moves the stream through the block.
+    fn advance(&self, at: (&Block, usize), rotations: &[Rotation], (x, y): (&mut [f32], &[f32])) -> f64 {
+        let batches = x.chunks_mut(self.batch()).zip(y.chunks(self.batch()));
+        self.mean(batches.map(|(x, y)| {
+            x.copy_from_slice(&self.forward(at, rotations, x));
+            self.losses((x, y)).sum()
+        }))
+    }
+
+    fn mean(&self, sums: impl Iterator<Item = f64>) -> f64 {
+        sums.sum::<f64>() / self.windows.tokens().len() as f64
+    }
+
+    fn losses<'a>(&self, pair: (&'a [f32], &'a [f32])) -> RowLosses<'a> {
+        RowLosses::new(self.how.ops, pair, self.checkpoint.config().hidden)
     }
 
     /// Trains one block; gives the values of its tensors that have changed.
@@ -240,7 +252,7 @@ impl Reconstruction<'_> {
         changed_block(self.checkpoint, self.how.ops, (&plan, index), &parameters)
     }
 
-    /// Gradients of the mean squared difference, over the mean square of the target.
+    /// Gradients of the mean of the rows' losses.
     fn learn(
         &self,
         trainee: Trainee<'_>,
@@ -250,11 +262,10 @@ impl Reconstruction<'_> {
     ) {
         let rows = x.len() / self.checkpoint.config().hidden;
         self.with_pass(rows, rotations, |pass| {
-            let (tape, mut out) = trainee.forward(pass, pass.buffers.copy(x));
-            let whole: f64 = y.iter().map(|y| f64::from(*y).powi(2)).sum();
-            let factor = (2.0 / whole.max(f64::MIN_POSITIVE)) as f32;
-            out.iter_mut().zip(y).for_each(|(out, y)| *out = factor * (*out - y));
-            trainee.backward(pass, tape, to, out);
+            let (tape, out) = trainee.forward(pass, pass.buffers.copy(x));
+            let mut dx = pass.buffers.zeros(out.len());
+            self.losses((&out, y)).pull(self.how.ops, 1.0 / rows as f32, &mut dx);
+            trainee.backward(pass, tape, to, dx);
         });
     }
 }

@@ -32,6 +32,7 @@ use crate::error::{Error, Kind, Result};
 use crate::job::rewrite::Notes;
 use crate::job::{self, Calibration, Job};
 use crate::load::Checkpoint;
+use crate::model::block::Role;
 use crate::ops::Ops;
 use crate::recipe::Recipe;
 use crate::units::Sparsity;
@@ -117,7 +118,9 @@ impl Stages<'_> {
             return Err(Error::usage("a run in stages is not shared between processes")
                 .next("start it without mpirun, or prune and recover stage by stage"));
         }
-        (0..shares.len()).try_for_each(|index| self.recipe(index).map(drop))?;
+        for index in 0..shares.len() {
+            self.job(self.run.checkpoint, &self.recipe(index)?, self.run.output).check()?;
+        }
         self.run.settings.check()
     }
 
@@ -137,18 +140,34 @@ impl Stages<'_> {
     /// Memory of training, at most as much as with the zeros of the first stage, and of pruning.
     pub fn estimate(&self) -> Result<(Estimate, job::Estimate)> {
         self.check()?;
-        // A dense model has no masks, so all its weights are counted, and then those that the first stage keeps.
+        // A dense model has no masks, so all its linears are counted, and then what the first stage keeps of them.
         let mut settings = self.run.settings.clone();
         let masked = settings.spec.method == Method::Masked;
         settings.spec.method = if masked { Method::Full } else { Method::Lora };
         let mut estimate = Run { settings: &settings, ..self.run }.estimate()?;
+        let density = 1.0 - self.sparsities[0].get();
         if masked {
-            let kept = estimate.optimiser as f64 * (1.0 - self.sparsities[0].get());
-            estimate.peak -= estimate.optimiser - kept as u64;
-            estimate.optimiser = kept as u64;
+            let linears = 16 * self.weights(|_| true);
+            let left_out = linears - (linears as f64 * density) as u64;
+            estimate.optimiser -= left_out;
+            estimate.peak -= left_out;
+        } else {
+            let base = 4.0 * self.weights(|name| settings.spec.lora.matches(name)) as f64 * density;
+            estimate.base = base as u64;
+            estimate.peak += estimate.base;
         }
         let recipe = self.recipe(0)?;
         Ok((estimate, job::Estimate::of(&self.job(self.run.checkpoint, &recipe, self.run.output))?))
+    }
+
+    /// Weights of the decoder's linears of which `counts` holds.
+    fn weights(&self, counts: impl Fn(&str) -> bool) -> u64 {
+        let config = self.run.checkpoint.config();
+        let of = |index, role: &Role| {
+            let (rows, cols) = role.shape(config);
+            if role.is_in(config) && counts(&role.name(config, index)) { (rows * cols) as u64 } else { 0 }
+        };
+        (0..config.layers.len()).map(|index| Role::ALL.iter().map(|role| of(index, role)).sum::<u64>()).sum()
     }
 
     /// Carries out all stages. Errors: [`Kind::Stopped`] when the watcher asked for it; those of pruning, of

@@ -8,7 +8,6 @@ use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData};
 
 use super::block::{Tape, Trainee};
 use super::crown::{self, Goal, Losses, Opinions};
-use super::feature::Rows;
 use super::gradient::{Dropout, Pass};
 use super::parameters::Parameters;
 use super::plan::{BlockPlan, Plan, Trained, convert};
@@ -90,11 +89,11 @@ impl Student {
             kept.push(before.map_or_else(|| Kept::Tape(Box::new(tape)), Kept::Input));
         }
         let (mut losses, mut dx) = crown::loss(pass, decoder, plan, parameters, (&x, goal));
-        let rows = Rows { length: batch.length, width: config.hidden, all: goal.rows };
+        let shape = (config.hidden, goal.rows);
         let mut after = goal.features.map(|_| x);
         for (index, kept) in kept.into_iter().enumerate().rev() {
             if let (Some(features), Some(x)) = (goal.features, &after) {
-                losses.feature += features.pull(how.ops, (x, index), rows, &mut dx);
+                losses.feature += features.pull(how.ops, (x, index), shape, &mut dx);
             }
             let tape = match kept {
                 Kept::Tape(tape) => *tape,
