@@ -58,6 +58,11 @@ impl Setup {
     fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
+    fn local<'a>(&'a self, model: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        let base =
+            ["recover", model, "-o", out, "--data", &self.text, "--method", "local", "--length", "128"];
+        [&base[..], &["--threads", "2", "--quiet", "--json"], more].concat()
+    }
     /// The model with `share` of its weights left out.
     fn pruned(&self, name: &str, share: &str) -> String {
         let out = self.path(name);
@@ -133,19 +138,8 @@ fn blocks_learn_their_dense_output_one_by_one() {
     let Some(setup) = Setup::new() else { return };
     let holes = setup.pruned("holes", "0.5");
     let out = setup.path("local");
-    let flags = [
-        "--method",
-        "local",
-        "--teacher",
-        &setup.model,
-        "--sequences",
-        "32",
-        "--epochs",
-        "8",
-        "--lr",
-        "1e-3",
-    ];
-    let report = json(&setup.recover(&holes, &out, &flags));
+    let flags = ["--teacher", &setup.model, "--sequences", "32", "--epochs", "8"];
+    let report = json(&setup.local(&holes, &out, &flags));
     for block in report["tamis"]["blocks"].as_array().unwrap() {
         assert!(block["after"].as_f64() < block["before"].as_f64(), "{block}");
     }
@@ -276,7 +270,7 @@ fn requests_without_meaning_are_usage_errors() {
         2,
         "no mask to keep",
     );
-    refused(&setup.recover(&setup.model, &out, &["--method", "local"]), 2, "--teacher");
+    refused(&setup.local(&setup.model, &out, &[]), 2, "--teacher");
     let blind = ["recover", &setup.model, "-o", &out, "--method", "full", "--data", &setup.text];
     refused(&blind, 2, "--valid");
     let feature = ["--method", "full", "--steps", "1", "--feature", "1"];
@@ -293,15 +287,15 @@ fn flags_that_do_not_belong_together_are_usage_errors() {
     let stages = |more: &[&'static str]| [&["--steps", "9", "--stages"][..], more].concat();
     refused(&setup.recover(&setup.model, &out, &stages(&["0.5,0.4", "--method", "masked"])), 2, "must rise");
     refused(&setup.recover(&setup.model, &out, &stages(&["0.5", "--method", "full"])), 2, "masked");
-    let local = ["--stages", "0.5", "--method", "local", "--teacher", &setup.model];
-    refused(&setup.recover(&setup.model, &out, &local), 2, "masked");
     refused(&setup.recover(&setup.model, &out, &stages(&["0.5", "--method", "masked"])), 2, "--calibration");
     let of_the_recipe = ["0.4,0.6", "--method", "masked", "--recipe", "2of4", "--calibration", &setup.text];
     let flags = [&["--steps", "9", "--stages"][..], &of_the_recipe].concat();
     refused(&setup.recover(&setup.model, &out, &flags), 78, "leaves out 0.5");
-    for foreign in [["--teacher-cache", "said.bin"], ["--feature", "1"], ["--keep-best", "2"]] {
-        let local = [&["--method", "local", "--teacher", &setup.model][..], &foreign].concat();
-        refused(&setup.recover(&setup.model, &out, &local), 2, foreign[0]);
+    let foreign =
+        [["--stages", "0.5"], ["--teacher-cache", "said.bin"], ["--feature", "1"], ["--steps", "9"]];
+    for foreign in foreign.into_iter().chain([["--valid", &setup.text], ["--keep-best", "2"]]) {
+        let local = setup.local(&setup.model, &out, &[&["--teacher", &setup.model], &foreign[..]].concat());
+        refused(&local, 2, foreign[0]);
     }
     assert!(!Path::new(&out).exists(), "nothing is begun");
 }

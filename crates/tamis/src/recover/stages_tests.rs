@@ -57,9 +57,21 @@ impl Setup {
         resume: Resume,
         stop: &mut dyn FnMut(&Event<'_>) -> bool,
     ) -> Result<Account> {
+        self.with((output, threads, resume), |stages| {
+            stages.carry_out(&mut |event| {
+                if stop(&event) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        })
+    }
+
+    fn with<R>(
+        &self,
+        (output, threads, resume): (&Path, usize, Resume),
+        f: impl FnOnce(&Stages<'_>) -> R,
+    ) -> R {
         let ops = cpu(threads, Precision::Bf16);
         let recipe = Recipe::parse(HOLES, Format::Toml, Path::new("holes.toml")).unwrap();
-        let stages = Stages {
+        f(&Stages {
             run: Run {
                 workers: &Alone,
                 checkpoint: &self.dense,
@@ -74,9 +86,6 @@ impl Setup {
             pruning: Pruning { recipe: &recipe, calibration: None, ops: &ops, threads: Threads::ONE },
             sparsities: SHARES.map(|s| Sparsity::new(s).unwrap()).into(),
             resume,
-        };
-        stages.carry_out(&mut |event| {
-            if stop(&event) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
     }
 }
@@ -148,6 +157,25 @@ fn a_run_in_stages_goes_on_from_any_place_to_the_same_bits() {
     setup.run(parts.path(), 2, &mut never).unwrap();
     assert_eq!(weights(whole.path()), weights(parts.path()));
     assert_eq!(steps(whole.path()), steps(parts.path()));
+}
+
+#[test]
+fn the_memory_planned_is_that_of_the_first_stage() {
+    for method in [Method::Masked, Method::MaskLora] {
+        let mut setup = Setup::new();
+        setup.settings.spec.method = method;
+        setup.settings.spec.extras.embedding = true;
+        let dir = tempfile::tempdir().unwrap();
+        let here = (dir.path(), 1, Resume::Auto);
+        let planned = setup.with(here, |stages| stages.estimate().unwrap().0);
+        let stopped = setup.run(dir.path(), 1, &mut |event| matches!(event, Event::Step(_)));
+        assert_eq!(stopped.unwrap_err().kind(), Kind::Stopped);
+        let pruned = dir.path().join(FOLDER).join("1/pruned");
+        let pruned = Checkpoint::open(pruned.to_str().unwrap()).unwrap();
+        let first = setup.with(here, |stages| Run { checkpoint: &pruned, ..stages.run }.estimate().unwrap());
+        assert_eq!((planned.optimiser, planned.base), (first.optimiser, first.base), "{method:?}");
+        assert_eq!(method == Method::MaskLora, planned.base > 0);
+    }
 }
 
 #[test]

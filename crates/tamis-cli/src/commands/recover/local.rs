@@ -22,21 +22,29 @@ use crate::table::Table;
 use crate::terminal::{Progress, human_bytes, peak_memory};
 
 /// Windows that every block learns on, where nothing is asked for.
-const WINDOWS: usize = 64;
+const WINDOWS: usize = 128;
 /// Passes over them.
-const EPOCHS: usize = 4;
+const EPOCHS: usize = 2;
 
 /// Flags of training that a block by itself knows nothing of.
 fn refuse_foreign(args: &args::Recover) -> anyhow::Result<()> {
     let foreign = [
         (args.pruning.stages.is_some(), "--stages"),
         (args.teacher_cache.is_some(), "--teacher-cache"),
-        (args.feature > 0.0, "--feature"),
+        (args.valid.is_some(), "--valid"),
+        (args.also_valid.is_some(), "--also-valid"),
+        (args.every.is_some(), "--every"),
+        (args.patience.is_some(), "--patience"),
         (args.keep_best > 1, "--keep-best"),
+        (args.steps.is_some(), "--steps"),
+        (args.distill.is_some(), "--distill"),
+        (args.next_token.is_some(), "--next-token"),
+        (args.feature > 0.0, "--feature"),
+        (args.residual, "--residual"),
     ];
     if let Some((_, flag)) = foreign.iter().find(|(given, _)| *given) {
         return Err(Error::usage(format!("{flag} means nothing to the method local"))
-            .next("leave it out, or choose the method masked or masklora")
+            .next("leave it out (blocks are told --sequences and --epochs, and judged by tamis eval), or choose another method")
             .into());
     }
     Ok(())
