@@ -20,6 +20,8 @@ from pathlib import Path
 BLOCKS = (0.1, 0.2, 0.3, 0.4, 0.5)
 TIERS = (0.4, 0.5)
 EXTREME = (0.7, 0.9)
+STAGED = (("blocks20", 0.4),)  # what is mended already is pruned on
+MEASURED = ("sparsegpt50", "2of4", *(f"blocks{share:.0%}".rstrip("%") for share in BLOCKS), "tiers50", "unstructured90")
 STAGES = {0.7: "0.5,0.6,0.7", 0.9: "0.5,0.7,0.8,0.9"}
 
 
@@ -58,9 +60,9 @@ class Bench:
         return self.run(f"{name}.eval", ["eval", model, "--perplexity", self.data / "wikitext2/wiki.test.raw",
                                          "--windows", self.args.windows, "--precision", "bf16"])
 
-    def compress(self, name, recipe, *options, calibration=None):
+    def compress(self, name, recipe, *options, calibration=None, model=None):
         out = self.work / name
-        self.run(name, ["compress", self.args.model, "-o", out, "--recipe", recipe,
+        self.run(name, ["compress", model or self.args.model, "-o", out, "--recipe", recipe,
                         "--calibration", calibration or self.train, *options])
         self.measure(name, out)
         return out
@@ -104,9 +106,17 @@ class Bench:
         self.recover("sparsegpt50-long", self.work / "sparsegpt50-local", steps=self.args.long)
 
     def blocks(self):
+        samples = ["--samples", self.args.samples]
         for share in BLOCKS:
             name = f"blocks{share:.0%}".rstrip("%")
-            self.mend(name, self.compress(name, "block16-25", "--sparsity", share, "--samples", self.args.samples))
+            pruned = self.compress(name, "block16-25", "--sparsity", share, *samples)
+            self.mend(name, pruned)
+            if share == 0.2:
+                self.recover(f"{name}-trained", pruned)
+        for first, share in STAGED:
+            name = f"staged{share:.0%}".rstrip("%")
+            model = self.work / f"{first}-mended"
+            self.mend(name, self.compress(name, "block16-25", "--sparsity", share, *samples, model=model))
 
     def tiers(self):
         for share in TIERS:
@@ -119,7 +129,16 @@ class Bench:
             self.recover(f"{name}-trained", self.compress(name, "sparsegpt50", "--sparsity", share))
             self.recover(f"{name}-gradual", self.args.model, "--stages", STAGES[share], "--calibration", self.train)
 
-    GROUPS = (one_shot, half, blocks, tiers, extreme)
+    def speed(self):
+        """Of what is there, beside the same weights stored dense and the file that all began with."""
+        dense = self.work / "exported"
+        self.run("exported", ["export", self.work / "sparsegpt50", "-o", dense])
+        models = {"dense": self.args.model, "exported": dense}
+        models |= {name: self.work / name for name in MEASURED if (self.work / name / "manifest.json").exists()}
+        for name, model in models.items():
+            self.run(f"{name}.bench", ["bench", model, "-p", 512, "-n", 64])
+
+    GROUPS = (one_shot, half, blocks, tiers, extreme, speed)
 
 
 def main():
@@ -134,7 +153,7 @@ def main():
     parser.add_argument("--lr", default="3e-4")
     parser.add_argument("--samples", type=int, default=128, help="calibration windows for blocks")
     parser.add_argument("--windows", type=int, default=10, help="of 2048 tokens of the test text")
-    parser.add_argument("--only", help="groups: one_shot, half, blocks, tiers, extreme")
+    parser.add_argument("--only", help="groups: one_shot, half, blocks, tiers, extreme, speed")
     bench = Bench(parser.parse_args())
     unknown = set(bench.only or ()) - {group.__name__ for group in bench.GROUPS}
     if unknown:

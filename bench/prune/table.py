@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 SHARES = (10, 20, 30, 40, 50)
+BLOCKS = {f"blocks{share}": f"{share} %" for share in SHARES} | {"staged40": "40 %, from 20 % mended"}
+TIERS = {f"tiers{share}": f"{share} %" for share in SHARES}
 TITLES = {
     "wanda50": "Wanda, 50 %", "wanda50-wiki": "Wanda, 50 %, calibrated on 32 x 512 tokens of wiki.valid.raw",
     "sparsegpt50": "SparseGPT, 50 %", "2of4": "SparseGPT, 2:4",
@@ -45,7 +47,12 @@ class Answers:
 
 def table(head, rows):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows] + [""]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows] + [""] if rows else []
+
+
+def section(title, lines):
+    """Nothing where nothing was run."""
+    return [f"## {title}", "", *lines] if lines else []
 
 
 def times(found, dense):
@@ -65,18 +72,18 @@ def half(answers, dense):
     for name, title in TITLES.items():
         if found := answers.perplexity(name):
             rows.append([title, times(found, dense), f"{found['stderr']:.1f}", *held_out(answers.recovery(name))])
-    return table(["model", "perplexity", "over dense", "+-", "steps", "held-out C4 over dense", "zeros lost"], rows)
+    return table(["model", "perplexity", "x dense", "+-", "steps", "held-out C4 x dense", "zeros lost"], rows)
 
 
-def curve(answers, dense, kind, shares):
+def curve(answers, dense, models):
     rows = []
-    for share in shares:
-        found = [answers.perplexity(f"{kind}{share}{end}") for end in ("", "-local", "-trained", "-mended")]
+    for name, title in models.items():
+        found = [answers.perplexity(f"{name}{end}") for end in ("", "-local", "-trained", "-mended")]
         if found[0]:
-            recovery = held_out(answers.recovery(f"{kind}{share}-mended"))
-            rows.append([f"{share} %", *(times(value, dense) for value in found), *recovery[1:]])
-    head = ["zeros", "as pruned", "over", "block by block", "over", "trained", "over", "both", "over"]
-    return table([*head, "both: held-out C4 over", "zeros lost"], rows)
+            recovery = held_out(answers.recovery(f"{name}-mended"))
+            rows.append([title, *(times(value, dense) for value in found), *recovery[1:]])
+    head = ["zeros", "as pruned", "x dense", "block by block", "x dense", "trained", "x dense", "both", "x dense"]
+    return table([*head, "both: held-out C4 x dense", "zeros lost"], rows)
 
 
 def extreme(answers, dense):
@@ -86,7 +93,24 @@ def extreme(answers, dense):
             found = answers.perplexity(f"unstructured{share}{end}")
             if found:
                 rows.append([f"{share} %", title, times(found, dense)])
-    return table(["zeros", "how", "perplexity", "over dense"], rows)
+    return table(["zeros", "how", "perplexity", "x dense"], rows)
+
+
+SPEED = {
+    "dense": "the file that all began with, 4 bits", "exported": "SparseGPT 50 % stored dense, bf16", "sparsegpt50": "SparseGPT 50 %, bitmap",
+    "2of4": "SparseGPT 2:4, bitmap", **{f"blocks{share}": f"blocks, {share} % zeros" for share in SHARES},
+    "tiers50": "tiers, 50 % zeros, bitmap", "unstructured90": "SparseGPT 90 %, bitmap",
+}
+
+
+def speed(answers):
+    rows = []
+    for name, title in SPEED.items():
+        if found := answers.get(f"{name}.bench"):
+            of = {row["test"]: row for row in found["answer"]}
+            prompt, single = of["pp512"], of["tg64"]
+            rows.append([title, f"{single['bytes_per_token'] / 1e6:.0f}", f"{prompt['median']:.0f}", f"{single['median']:.1f}"])
+    return table(["weights", "MB a token", "prompt of 512, tokens/s", "single tokens/s"], rows)
 
 
 def picture(answers, dense):
@@ -130,10 +154,13 @@ def main():
     lines += [f"* {note}" for note in args.note]
     lines += [f"* dense: {dense:.2f}; perplexity on wiki.test.raw, which nothing is trained on or chosen by, first windows "
               "of 2048 tokens, bf16 products", ""]
-    lines += ["## Half of all weights", "", *half(answers, dense)]
-    lines += ["## Blocks of 16 x 16", "", "![curve](pruning.svg)", "", *curve(answers, dense, "blocks", SHARES)]
-    lines += ["## Tiers: each block dense, or its best three, two or one quarters", "", *curve(answers, dense, "tiers", SHARES)]
-    lines += ["## Many zeros", "", *extreme(answers, dense), "## Commands", "", "Folders left out.", "", "```sh"]
+    lines += section("Half of all weights", half(answers, dense))
+    lines += ["![Perplexity by the share of zeros](pruning.svg)", ""]
+    lines += section("Blocks of 16 x 16", curve(answers, dense, BLOCKS))
+    lines += section("Tiers: each block dense, or its best three, two or one quarters", curve(answers, dense, TIERS))
+    lines += section("Many zeros", extreme(answers, dense))
+    lines += section("Speed", speed(answers))
+    lines += ["## Commands", "", "Folders left out.", "", "```sh"]
     for command in answers.commands():
         words = ["tamis", *command[1:]]
         for old, new in replaced:
