@@ -124,10 +124,11 @@ class Bench:
             self.mend(name, self.compress(name, "tiers50", "--sparsity", share))
 
     def extreme(self):
+        samples, every = ["--samples", 32], ["--every", 100]
         for share in EXTREME:
             name = f"unstructured{share:.0%}".rstrip("%")
-            self.recover(f"{name}-trained", self.compress(name, "sparsegpt50", "--sparsity", share))
-            self.recover(f"{name}-gradual", self.args.model, "--stages", STAGES[share], "--calibration", self.train)
+            self.recover(f"{name}-trained", self.compress(name, "sparsegpt50", "--sparsity", share, *samples), *every)
+            self.recover(f"{name}-gradual", self.args.model, "--stages", STAGES[share], "--calibration", self.train, *samples, *every)
 
     def speed(self):
         """Of what is there, beside the same weights stored dense and the file that all began with."""
