@@ -131,6 +131,8 @@ def picture(answers, dense):
              ("tiers", "", "#e90", "tiers"), ("tiers", "-mended", "#093", "tiers, mended"))
     for number, (kind, end, colour, title) in enumerate(lines):
         found = [(share, answers.perplexity(f"{kind}{share}{end}")) for share in SHARES]
+        if not any(value for _, value in found):
+            continue
         points = [(place_x(share), place_y(value["value"])) for share, value in found if value]
         out.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" fill="none" stroke="{colour}"/>')
         out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in points]
