@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use super::crown::ROWS;
+use super::parameters::Parameters;
 use super::plan::{BlockPlan, Trained};
 use super::settings::Settings;
 use super::student::Student;
@@ -47,7 +48,7 @@ impl Estimate {
         let config = student.decoder.config();
         let tokens = (settings.together() * settings.length) as u64;
         let distilled = teacher.is_some() && settings.losses.distillation > 0.0;
-        let optimiser = 16 * student.parameters.count() as u64;
+        let optimiser = Parameters::bytes(student.parameters.count());
         let base = student.plan.blocks.iter().map(base).sum();
         let tape = tape(config, settings, tokens);
         let work = back(config, tokens) + head(config, distilled) + weights(config);

@@ -20,6 +20,7 @@ use serde_json::json;
 use super::curve::Curve;
 use super::estimate::Estimate;
 use super::log;
+use super::parameters::Parameters;
 use super::report::Account;
 use super::run::{Event, Run, Watch};
 use super::save::{Changed, save};
@@ -147,7 +148,7 @@ impl Stages<'_> {
         let mut estimate = Run { settings: &settings, ..self.run }.estimate()?;
         let density = 1.0 - self.sparsities[0].get();
         if masked {
-            let linears = 16 * self.weights(|_| true);
+            let linears = Parameters::bytes(self.weights(|_| true));
             let left_out = linears - (linears as f64 * density) as u64;
             estimate.optimiser -= left_out;
             estimate.peak -= left_out;
@@ -161,13 +162,15 @@ impl Stages<'_> {
     }
 
     /// Weights of the decoder's linears of which `counts` holds.
-    fn weights(&self, counts: impl Fn(&str) -> bool) -> u64 {
+    fn weights(&self, counts: impl Fn(&str) -> bool) -> usize {
         let config = self.run.checkpoint.config();
         let of = |index, role: &Role| {
             let (rows, cols) = role.shape(config);
-            if role.is_in(config) && counts(&role.name(config, index)) { (rows * cols) as u64 } else { 0 }
+            if role.is_in(config) && counts(&role.name(config, index)) { rows * cols } else { 0 }
         };
-        (0..config.layers.len()).map(|index| Role::ALL.iter().map(|role| of(index, role)).sum::<u64>()).sum()
+        (0..config.layers.len())
+            .map(|index| Role::ALL.iter().map(|role| of(index, role)).sum::<usize>())
+            .sum()
     }
 
     /// Carries out all stages. Errors: [`Kind::Stopped`] when the watcher asked for it; those of pruning, of

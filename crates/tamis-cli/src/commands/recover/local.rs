@@ -44,7 +44,10 @@ fn refuse_foreign(args: &args::Recover) -> anyhow::Result<()> {
     ];
     if let Some((_, flag)) = foreign.iter().find(|(given, _)| *given) {
         return Err(Error::usage(format!("{flag} means nothing to the method local"))
-            .next("leave it out (blocks are told --sequences and --epochs, and judged by tamis eval), or choose another method")
+            .next(
+                "leave it out (blocks are told --sequences and --epochs, and judged by tamis eval), or choose \
+                 another method",
+            )
             .into());
     }
     Ok(())
