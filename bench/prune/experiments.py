@@ -20,8 +20,14 @@ from pathlib import Path
 BLOCKS = (0.1, 0.2, 0.3, 0.4, 0.5)
 TIERS = (0.4, 0.5)
 EXTREME = (0.7, 0.9)
+
+
+def named(kind, share):
+    return f"{kind}{share:.0%}".rstrip("%")
+
+
 STAGED = (("blocks20", 0.4),)  # what is mended already is pruned on
-MEASURED = ("sparsegpt50", "2of4", *(f"blocks{share:.0%}".rstrip("%") for share in BLOCKS), "tiers50", "unstructured90")
+MEASURED = ("sparsegpt50", "2of4", *(named("blocks", share) for share in BLOCKS), "tiers50", "unstructured90")
 STAGES = {0.7: "0.5,0.6,0.7", 0.9: "0.5,0.7,0.8,0.9"}
 
 
@@ -108,25 +114,25 @@ class Bench:
     def blocks(self):
         samples = ["--samples", self.args.samples]
         for share in BLOCKS:
-            name = f"blocks{share:.0%}".rstrip("%")
+            name = named("blocks", share)
             pruned = self.compress(name, "block16-25", "--sparsity", share, *samples)
             self.mend(name, pruned)
             if share == 0.2:
                 self.recover(f"{name}-trained", pruned)
         for first, share in STAGED:
-            name = f"staged{share:.0%}".rstrip("%")
+            name = named("staged", share)
             model = self.work / f"{first}-mended"
             self.mend(name, self.compress(name, "block16-25", "--sparsity", share, *samples, model=model))
 
     def tiers(self):
         for share in TIERS:
-            name = f"tiers{share:.0%}".rstrip("%")
+            name = named("tiers", share)
             self.mend(name, self.compress(name, "tiers50", "--sparsity", share))
 
     def extreme(self):
         samples, every = ["--samples", 32], ["--every", 100]
         for share in EXTREME:
-            name = f"unstructured{share:.0%}".rstrip("%")
+            name = named("unstructured", share)
             self.recover(f"{name}-trained", self.compress(name, "sparsegpt50", "--sparsity", share, *samples), *every)
             self.recover(f"{name}-gradual", self.args.model, "--stages", STAGES[share], "--calibration", self.train, *samples, *every)
 
