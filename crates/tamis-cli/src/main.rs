@@ -12,7 +12,8 @@ mod terminal;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use args::{Command, RecoverMethod, Tamis};
 use tamis::error::Error;
@@ -20,7 +21,7 @@ use tamis::workers::Workers;
 use team::Team;
 
 fn main() -> ExitCode {
-    let command = Tamis::parse().command;
+    let command = parse();
     match Team::join() {
         Ok(team) => {
             let code = report(carry_out(command, team.workers()));
@@ -28,6 +29,21 @@ fn main() -> ExitCode {
         }
         Err(error) => ExitCode::from(report(Err(error))),
     }
+}
+
+/// The command line; `recover` also learns which flags were given, as some mean nothing to some methods.
+fn parse() -> Command {
+    let matches = Tamis::command().get_matches();
+    let mut command = Tamis::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()).command;
+    if let (Command::Recover(args), Some((_, matches))) = (&mut command, matches.subcommand()) {
+        args.given = given(matches);
+    }
+    command
+}
+
+fn given(matches: &ArgMatches) -> Vec<String> {
+    let typed = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    matches.ids().map(clap::Id::as_str).filter(typed).map(str::to_owned).collect()
 }
 
 fn carry_out(command: Command, workers: &dyn Workers) -> anyhow::Result<()> {

@@ -109,6 +109,28 @@ fn requests_that_cannot_be_met_are_usage_errors() {
     refused(&["compress", &model, "-o", "x", "--recipe", "int4"], 2, "--calibration");
 }
 
+/// Whatever a run would refuse before its first step.
+#[test]
+fn a_dry_run_checks_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let (model, out) = (tiny("llama-gqa"), out.to_str().unwrap());
+    let planned = ["compress", &model, "-o", out, "--recipe", "rtn4", "-q", "--dry-run"];
+    assert!(tamis(&planned).status.success());
+    assert!(!Path::new(out).exists());
+    refused(&["compress", &model, "-o", out, "--recipe", "int4", "--dry-run"], 2, "--calibration");
+    let work = Path::new(out).join(".partial");
+    std::fs::create_dir_all(&work).unwrap();
+    let other = r#"{"recipe":"a","model":"b","calibration":null,"version":"0"}"#;
+    std::fs::write(work.join("identity.json"), other).unwrap();
+    refused(&planned, 2, "--resume never");
+    assert!(tamis(&[&planned[..], &["--resume", "never"]].concat()).status.success());
+    std::fs::remove_dir_all(out).unwrap();
+    assert!(tamis(&planned[..planned.len() - 1]).status.success());
+    refused(&planned, 2, "--overwrite");
+    assert!(tamis(&[&planned[..], &["--overwrite"]].concat()).status.success());
+}
+
 #[test]
 fn missing_inputs_are_named() {
     refused(&["inspect", "/nowhere/model"], 66, "/nowhere/model");

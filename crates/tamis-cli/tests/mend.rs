@@ -139,6 +139,8 @@ fn blocks_learn_their_dense_output_one_by_one() {
     let holes = setup.pruned("holes", "0.5");
     let out = setup.path("local");
     let flags = ["--teacher", &setup.model, "--sequences", "32", "--epochs", "8"];
+    let planned = json(&[&setup.local(&holes, &out, &flags)[..], &["--dry-run"]].concat());
+    assert!(planned["tamis"]["stream_bytes"].as_u64() > Some(0) && !Path::new(&out).exists(), "{planned}");
     let report = json(&setup.local(&holes, &out, &flags));
     for block in report["tamis"]["blocks"].as_array().unwrap() {
         assert!(block["after"].as_f64() < block["before"].as_f64(), "{block}");
@@ -291,12 +293,38 @@ fn flags_that_do_not_belong_together_are_usage_errors() {
     let of_the_recipe = ["0.4,0.6", "--method", "masked", "--recipe", "2of4", "--calibration", &setup.text];
     let flags = [&["--steps", "9", "--stages"][..], &of_the_recipe].concat();
     refused(&setup.recover(&setup.model, &out, &flags), 78, "leaves out 0.5");
-    let foreign =
-        [["--stages", "0.5"], ["--teacher-cache", "said.bin"], ["--feature", "1"], ["--steps", "9"]];
-    for foreign in foreign.into_iter().chain([["--valid", &setup.text], ["--keep-best", "2"]]) {
+    let foreign = [
+        ["--stages", "0.5"],
+        ["--teacher-cache", "said.bin"],
+        ["--feature", "1"],
+        ["--steps", "9"],
+        ["--valid", &setup.text],
+        ["--keep-best", "2"],
+        ["--batch", "1"],
+        ["--windows", "16"],
+        ["--rank", "8"],
+        ["--train", "embedding"],
+    ];
+    for foreign in foreign {
         let local = setup.local(&setup.model, &out, &[&["--teacher", &setup.model], &foreign[..]].concat());
         refused(&local, 2, foreign[0]);
     }
+    for (method, foreign) in [
+        ("masked", ["--rank", "8"]),
+        ("masklora", ["--dropout", "0.1"]),
+        ("full", ["--targets", "q_proj"]),
+        ("lora", ["--temperature", "2"]),
+    ] {
+        let flags = [&["--method", method, "--steps", "1"], &foreign[..]].concat();
+        refused(&setup.recover(&setup.model, &out, &flags), 2, foreign[0]);
+    }
+    let twice = ["--method", "lora", "--epochs", "1", "--sequences", "4"];
+    refused(&setup.recover(&setup.model, &out, &twice), 2, "--sequences");
+    let long = ["--method", "lora", "--steps", "1", "--length", "100000"];
+    let text = ["recover", &setup.model, "-o", &out, "--data", &setup.text, "--valid", &setup.text];
+    refused(&[&text[..], &long].concat(), 2, "--length");
+    let dry = ["--method", "lora", "--steps", "1", "--lr", "0", "--dry-run"];
+    refused(&setup.recover(&setup.model, &out, &dry), 2, "learning rate");
     assert!(!Path::new(&out).exists(), "nothing is begun");
 }
 

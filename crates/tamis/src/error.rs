@@ -115,6 +115,11 @@ impl Error {
     pub fn or_file(self, file: impl AsRef<Path>) -> Self {
         if self.place.file.is_some() { self } else { self.file(file) }
     }
+    /// The same failure in another class; place and next step stay.
+    #[must_use]
+    pub fn of_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
     /// Class of the failure.
     pub fn kind(&self) -> Kind {
         self.kind

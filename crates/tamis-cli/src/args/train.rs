@@ -80,7 +80,7 @@ pub(crate) struct Recover {
     /// How the learning rate falls
     #[arg(long, value_enum, default_value = "cosine")]
     pub(crate) schedule: ScheduleName,
-    /// Steps in which it rises [default: a twentieth of all, at most 100]
+    /// Steps in which it rises [default: a twentieth of all, at most 100; local: a tenth]
     #[arg(long, value_name = "N")]
     pub(crate) warmup: Option<usize>,
     /// Decoupled weight decay of matrices
@@ -155,6 +155,9 @@ pub(crate) struct Recover {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) shared: Shared,
+    /// Names of the arguments that were given.
+    #[arg(skip)]
+    pub(crate) given: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +176,8 @@ pub(crate) struct Pretrain {
     /// Only examine the model in DIR on the synthetic corpus of the configuration
     #[arg(long)]
     pub(crate) exam: bool,
+    #[command(flatten)]
+    pub(crate) found: Found,
     #[command(flatten)]
     pub(crate) shared: Shared,
 }

@@ -43,9 +43,10 @@ pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Resul
         output: &args.output,
         policy: args.found.policy(),
     };
+    job.check()?;
     let estimate = Estimate::of(&job)?;
     if args.dry_run {
-        return if workers.is_first() { dry_run(args, &estimate) } else { Ok(()) };
+        return if workers.is_first() { dry_run(args, &job, &estimate) } else { Ok(()) };
     }
     check_alike(workers)?;
     let outcome = carry_out(&job, args.shared.quiet || !workers.is_first())?;
@@ -159,7 +160,8 @@ pub(crate) fn token_stream(checkpoint: &Checkpoint, documents: &[String]) -> Res
     Ok(stream)
 }
 
-fn dry_run(args: &args::Compress, estimate: &Estimate) -> anyhow::Result<()> {
+fn dry_run(args: &args::Compress, job: &Job<'_>, estimate: &Estimate) -> anyhow::Result<()> {
+    job.check_output()?;
     if args.shared.json {
         return print_json(&json!({ "dry_run": true, "estimate": estimate }));
     }

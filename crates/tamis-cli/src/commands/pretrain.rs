@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde_json::json;
+use tamis::error::Error;
 use tamis::load::Checkpoint;
 use tamis::nano::exam::{Grades, Questions, Share, examine};
 use tamis::pretrain::plan::{Data, Plan};
@@ -39,15 +40,25 @@ pub(crate) fn run(args: &args::Pretrain) -> anyhow::Result<()> {
 fn train(args: &args::Pretrain, plan: &Plan, begin: u64) -> anyhow::Result<Account> {
     let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
     let how = Arithmetic { ops: &*ops, cache, exact: false, checkpointing: Checkpointing::Off };
-    let mut account =
-        watched("pretrain", args.shared.quiet, |watch| pretrain(plan, how, &args.output, watch))?;
+    let mut account = watched("pretrain", args.shared.quiet, |watch| {
+        pretrain(plan, how, (&args.output, args.found.policy()), watch)
+    })?;
     (account.begin_memory_bytes, account.peak_memory_bytes) = (begin, peak_memory().unwrap_or(0));
     Ok(account)
 }
 
 /// What the model has learnt, where it was made for the synthetic corpus.
 fn grades(args: &args::Pretrain, plan: &Plan) -> anyhow::Result<Option<Grades>> {
-    let Data::Nano(corpus) = &plan.data else { return Ok(None) };
+    let Data::Nano(corpus) = &plan.data else {
+        return if args.exam {
+            Err(Error::usage("only models of the synthetic corpus can be examined")
+                .file(&args.config)
+                .next("use a configuration with [data.nano], or tamis eval")
+                .into())
+        } else {
+            Ok(None)
+        };
+    };
     let spec = args.output.to_string_lossy();
     Checkpoint::open(&spec)?;
     let opened = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?)?;

@@ -1,5 +1,6 @@
 //! `tamis recipe`: list, show and check recipes.
 
+use tamis::compress::Method;
 use tamis::recipe::Recipe;
 
 use super::{print_json, print_text};
@@ -11,12 +12,11 @@ pub(crate) fn run(args: &args::Recipe) -> anyhow::Result<()> {
     match &args.action {
         RecipeAction::List { json: true } => print_json(&Recipe::list()),
         RecipeAction::List { json: false } => {
-            let mut table = Table::new(&["recipe", "bits", "group", "ortho"]);
+            let mut table = Table::new(&["recipe", "bits", "group", "ortho", "zeros"]);
             let mut notes = String::new();
             for summary in Recipe::list() {
                 let recipe = Recipe::named(&summary.name)?;
-                let text = |key: &str| recipe.to_json()["default"][key].to_string().replace('"', "");
-                table.row(vec![summary.name.clone(), text("bits"), text("group"), text("ortho")]);
+                table.row(std::iter::once(summary.name.clone()).chain(weights(&recipe)).collect());
                 notes += &format!("  {:<11} {}\n", summary.name, summary.description);
             }
             print_text(&format!("{table}\n{notes}\nnext: tamis recipe show int4-ortho > my.toml\n"))
@@ -27,4 +27,16 @@ pub(crate) fn run(args: &args::Recipe) -> anyhow::Result<()> {
             print_text(&format!("ok: {} ({} overrides)\n", recipe.name, recipe.overrides.len()))
         }
     }
+}
+
+/// What a recipe makes of a weight, in the order of the list's columns.
+fn weights(recipe: &Recipe) -> [String; 4] {
+    let whole = recipe.to_json();
+    let default = &whole["default"];
+    let text = |value: &serde_json::Value| value.to_string().replace('"', "");
+    if recipe.default.method == Method::Prune {
+        let zeros = format!("{:.0} %", 100.0 * recipe.default.pruning.share().get());
+        return [text(&default["pruning"]["kept"]), "-".into(), "-".into(), zeros];
+    }
+    [text(&default["bits"]), text(&default["group"]), text(&default["ortho"]), "-".into()]
 }

@@ -6,11 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::artifact::{Resume, discard};
 use tamis::calibrate::read_documents;
 use tamis::error::Error;
 use tamis::load::Checkpoint;
-use tamis::recover::checkpoint::Folder;
 use tamis::recover::estimate::Estimate;
 use tamis::recover::report::{Account, Point};
 use tamis::recover::run::{Event, Run, Watch};
@@ -21,6 +19,7 @@ use tamis::recover::trainable::{Extras, LoraSpec, Method, Spec};
 use tamis::recover::trainer::Texts;
 use tamis::workers::Workers;
 
+mod flags;
 mod local;
 mod stages;
 
@@ -34,6 +33,7 @@ use crate::terminal::{Progress, human_bytes, peak_memory};
 
 /// `tamis recover`.
 pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result<()> {
+    flags::check(args)?;
     if args.method == RecoverMethod::Local {
         return local::run(args);
     }
@@ -44,7 +44,6 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
     let settings = settings(args, &texts, teacher.is_some());
     let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
     let checkpointing = if args.recompute { Checkpointing::Blocks } else { Checkpointing::Off };
-    let (resume, existing) = args.found.policy();
     let run = Run {
         workers,
         checkpoint: &checkpoint,
@@ -53,7 +52,7 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
         settings: &settings,
         texts: &texts,
         output: &args.output,
-        existing,
+        policy: args.found.policy(),
         teacher_cache: args.teacher_cache.as_deref(),
     };
     if args.dry_run {
@@ -62,10 +61,6 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
             (true, None) => dry_run(args, &settings, &run.estimate()?),
             (true, Some(shares)) => stages::dry_run(args, shares, run),
         };
-    }
-    if resume == Resume::Never && workers.is_first() {
-        Folder::create(&args.output)?.clear()?;
-        discard(&args.output)?;
     }
     check_alike(workers)?;
     let quiet = args.shared.quiet || !workers.is_first();
@@ -139,7 +134,7 @@ fn before(perplexity: f64, dense: Option<f64>) -> String {
 const HOPELESS: f64 = 10.0;
 
 fn texts(args: &args::Recover, checkpoint: &Checkpoint) -> anyhow::Result<Texts> {
-    let length = args.length.min(checkpoint.config().context);
+    let length = flags::length(args, checkpoint)?;
     let tokens = |file: &Path| token_stream(checkpoint, &read_documents(file)?).map_err(|e| e.or_file(file));
     let windows = |file: &Path| -> Result<Vec<u32>, Error> {
         let mut tokens = tokens(file)?;
@@ -181,7 +176,7 @@ fn settings(args: &args::Recover, texts: &Texts, taught: bool) -> Settings {
             temperature: args.temperature,
             top: args.top,
         },
-        optimiser: optimiser(args, scale, steps),
+        optimiser: optimiser(args, scale, (steps / 20).min(100)),
         steps,
         skip: 0,
         batch: args.batch,
@@ -198,7 +193,7 @@ fn settings(args: &args::Recover, texts: &Texts, taught: bool) -> Settings {
     }
 }
 
-fn optimiser(args: &args::Recover, scale: f64, steps: usize) -> Optimiser {
+fn optimiser(args: &args::Recover, scale: f64, warmup: usize) -> Optimiser {
     // A block by itself bears larger steps than all of them one behind the other.
     let usual = if args.method == RecoverMethod::Local { 2e-3 } else { 1e-4 };
     Optimiser {
@@ -208,7 +203,7 @@ fn optimiser(args: &args::Recover, scale: f64, steps: usize) -> Optimiser {
             ScheduleName::Linear => Schedule::Linear,
             ScheduleName::Constant => Schedule::Constant,
         },
-        warmup: args.warmup.unwrap_or((steps / 20).min(100)),
+        warmup: args.warmup.unwrap_or(warmup),
         betas: (0.9, 0.999),
         eps: 1e-8,
         weight_decay: args.weight_decay,

@@ -5,7 +5,7 @@ use half::f16;
 
 use super::{PackError, RowSource};
 
-/// A sparse matrix `[rows = out, cols = in]`, `cols <= 65536`, columns ascending in a row.
+/// A sparse matrix `[rows = out, cols = in]`, `1 <= cols <= 65536`, columns ascending in a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SparseRows {
     cols: usize,
@@ -18,7 +18,7 @@ impl SparseRows {
     /// Takes the kept of the weights `[rows, cols]`, row-major; a kept weight may be zero.
     ///
     /// # Errors
-    /// Lengths that do not agree; more columns than 65536 or 2^32 kept weights; a kept weight that
+    /// Lengths that do not agree; no column, more than 65536 or 2^32 kept weights; a kept weight that
     /// f16 cannot hold.
     pub fn from_dense(shape: (usize, usize), weights: &[f32], kept: &[bool]) -> Result<Self, PackError> {
         let (rows, cols) = shape;
@@ -50,8 +50,8 @@ impl SparseRows {
         values: Vec<f16>,
     ) -> Result<Self, PackError> {
         let (rows, cols) = shape;
-        if cols > 1 << 16 {
-            return Err(PackError(format!("{cols} columns: a sparse row holds at most 65536")));
+        if cols == 0 || cols > 1 << 16 {
+            return Err(PackError(format!("{cols} columns: a sparse row has 1 to 65536")));
         }
         if Some(starts.len()) != rows.checked_add(1) || starts[0] != 0 {
             return Err(PackError(format!("{} row starts for {rows} rows", starts.len())));

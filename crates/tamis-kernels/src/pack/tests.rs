@@ -98,6 +98,7 @@ fn bad_sparse_rows_are_refused() {
     assert!(SparseRows::new((2, 4), vec![0, 1, 0], vec![3], one()).is_err(), "descending starts");
     assert!(SparseRows::new((1, 4), vec![0, 2], vec![2, 2], vec![f16::ONE; 2]).is_err(), "twice");
     assert!(SparseRows::new((1, 70_000), vec![0, 0], vec![], vec![]).is_err(), "too wide");
+    assert!(SparseRows::new((1, 0), vec![0, 0], vec![], vec![]).is_err(), "no column");
 }
 
 proptest! {

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use serde::Serialize;
-use tamis_kernels::pack::BLOCK_SIDE;
 
+use super::holes::{Blocks, Holes};
 use crate::error::{Error, Result};
 use crate::load::{Checkpoint, Ortho};
 use crate::model::Architecture;
@@ -54,86 +54,6 @@ pub struct TensorReport {
     pub holes: Option<Holes>,
 }
 
-/// What is left out of a pruned tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Holes {
-    /// Weights that are kept.
-    pub kept: usize,
-    /// Share of the weights that are not.
-    pub sparsity: f64,
-    /// Outputs of which no weight is kept.
-    pub dead_outputs: usize,
-    /// Inputs of which no weight is kept.
-    pub dead_inputs: usize,
-    /// What its blocks of 16 x 16 look like.
-    pub blocks: Blocks,
-}
-
-/// Blocks of 16 x 16 of a mask, by what is kept of them; the last of a row or a column may be smaller.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Blocks {
-    /// Everything.
-    pub dense: usize,
-    /// Two of every four neighbours of each row.
-    pub two_of_four: usize,
-    /// Something else.
-    pub thinned: usize,
-    /// Nothing.
-    pub removed: usize,
-}
-
-impl Blocks {
-    fn of(kept: &[bool], cols: usize) -> Self {
-        let mut blocks = Self::default();
-        let rows: Vec<&[bool]> = kept.chunks(cols).collect();
-        for strip in rows.chunks(BLOCK_SIDE) {
-            for left in (0..cols).step_by(BLOCK_SIDE) {
-                let pieces = || strip.iter().map(|row| &row[left..cols.min(left + BLOCK_SIDE)]);
-                let two = |four: &[bool]| four.len() == 4 && four.iter().filter(|kept| **kept).count() == 2;
-                let count = if pieces().flatten().all(|kept| *kept) {
-                    &mut blocks.dense
-                } else if !pieces().flatten().any(|kept| *kept) {
-                    &mut blocks.removed
-                } else if pieces().flat_map(|piece| piece.chunks(4)).all(two) {
-                    &mut blocks.two_of_four
-                } else {
-                    &mut blocks.thinned
-                };
-                *count += 1;
-            }
-        }
-        blocks
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self {
-            dense: self.dense + other.dense,
-            two_of_four: self.two_of_four + other.two_of_four,
-            thinned: self.thinned + other.thinned,
-            removed: self.removed + other.removed,
-        }
-    }
-
-    /// Blocks in all.
-    pub fn total(&self) -> usize {
-        self.dense + self.two_of_four + self.thinned + self.removed
-    }
-}
-
-impl Holes {
-    fn of(kept: &[bool], cols: usize) -> Self {
-        let count = kept.iter().filter(|kept| **kept).count();
-        let rows = || kept.chunks(cols);
-        Self {
-            kept: count,
-            sparsity: 1.0 - count as f64 / kept.len().max(1) as f64,
-            dead_outputs: rows().filter(|row| row.iter().all(|kept| !kept)).count(),
-            dead_inputs: (0..cols).filter(|&col| rows().all(|row| !row[col])).count(),
-            blocks: Blocks::of(kept, cols),
-        }
-    }
-}
-
 /// Bits of 64 weights of a linear at 4 bits, with their scale.
 const INT4_BITS: u64 = 4 * 64 + 16;
 
@@ -158,8 +78,7 @@ pub fn inspect(checkpoint: &Checkpoint) -> Result<Inspection> {
         if name.starts_with(&of_block) && info.shape.len() == 2 {
             linears += weights;
         }
-        let holes = source.is_pruned(name).then(|| source.weight(name)).transpose()?;
-        let holes = holes.and_then(|weight| Some(Holes::of(&weight.kept()?, weight.cols())));
+        let pruned = source.is_pruned(name).then(|| source.weight(name)).transpose()?;
         tensors.push(TensorReport {
             name: name.clone(),
             kind: info.dtype.clone(),
@@ -167,7 +86,7 @@ pub fn inspect(checkpoint: &Checkpoint) -> Result<Inspection> {
             bits_per_weight: share(info.bytes, weights),
             bytes: info.bytes,
             ortho_entries: source.ortho_entries(name),
-            holes,
+            holes: pruned.as_ref().and_then(Holes::of),
         });
     }
     let size = |file: &Path| Ok(std::fs::metadata(file).map_err(|e| Error::reading(file, &e))?.len());

@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 
 /// The held lock; dropping it lets the next writer in.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
     /// Takes the lock or fails at once with the process id of the holder.
-    pub(super) fn take(path: &Path) -> Result<Self> {
+    pub(crate) fn take(path: &Path) -> Result<Self> {
         loop {
             let failed = |e: &std::io::Error| Error::writing(path, e);
             let mut file = OpenOptions::new()

@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `config.json` | the source model's, with a compressed-tensors `quantization_config` |
+//! | `config.json` | the source model's, with a compressed-tensors `quantization_config`; without its method where weights are left out |
 //! | `model.safetensors` | the base in compressed-tensors `pack-quantized` names and bits; kept weights |
 //! | `ortho.safetensors` | the sidecar; leaving it out is the physical switch |
 //! | `manifest.json` | recipe, hashes, receipts; written last: its presence means complete |
@@ -15,6 +15,7 @@ mod container;
 pub mod digest;
 mod entry;
 mod foreign;
+mod holes;
 mod inspect;
 mod lock;
 mod manifest;
@@ -27,13 +28,15 @@ mod work;
 mod writer;
 
 pub use entry::{Encoding, Stored, TensorEntry, Vector};
-pub use inspect::{Blocks, Holes, Inspection, TensorReport, inspect};
+pub use holes::{Blocks, Holes};
+pub use inspect::{Inspection, TensorReport, inspect};
+pub(crate) use lock::Lock;
 pub use manifest::{BASE, CONFIG, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, ORTHO};
 pub use reader::{ArtifactSource, is_artifact};
 pub use verify::{VerifyReport, verify};
 pub(crate) use work::WORK;
 pub use work::{Identity, Part};
-pub use writer::{Existing, Finish, Resume, Writer, check_free, discard};
+pub use writer::{Existing, Finish, Resume, Writer, check_free, check_resumable, discard};
 
 #[cfg(test)]
 mod tests;

@@ -38,18 +38,24 @@ pub(crate) fn write(path: &Path, vectors: &[Array<'_>]) -> Result<String> {
     Ok(hasher.hex())
 }
 
-/// Reads the vectors of these names and lengths. Errors: another digest, a vector that is missing or of
-/// another length.
-pub(crate) fn read(path: &Path, digest: &str, wanted: &[(String, usize)]) -> Result<Vec<Vec<f32>>> {
-    if sha256_file(path)?.0 != digest {
-        return Err(Error::bad_data("the SHA-256 is not the one that was written down").file(path));
+/// Arrays that were written.
+#[derive(Debug)]
+pub(crate) struct Numbers(Container);
+
+impl Numbers {
+    /// Opens the file. Errors: another digest.
+    pub(crate) fn open(path: &Path, digest: &str) -> Result<Self> {
+        if sha256_file(path)?.0 != digest {
+            return Err(Error::bad_data("the SHA-256 is not the one that was written down").file(path));
+        }
+        Container::open(path).map(Self)
     }
-    let file = Container::open(path)?;
-    let one = |(name, len): &(String, usize)| {
-        let slot = Slot { name: name.clone(), dtype: Dtype::F32, shape: vec![*len] };
-        Ok(from_bytes(&file.read(&slot)?))
-    };
-    wanted.iter().map(one).collect()
+
+    /// Reads the vector of this name. Errors: it is missing or of another length.
+    pub(crate) fn read(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let slot = Slot { name: name.to_owned(), dtype: Dtype::F32, shape: vec![len] };
+        Ok(from_bytes(&self.0.read(&slot)?))
+    }
 }
 
 #[cfg(test)]
@@ -62,13 +68,13 @@ mod tests {
         let path = dir.path().join("a.safetensors");
         let (a, b) = (vec![1.5f32, -0.0, f32::MIN_POSITIVE], vec![2.0f32]);
         let digest = write(&path, &[("b".into(), vec![1], &b[..]), ("a".into(), vec![3], &a[..])]).unwrap();
-        let wanted = [("a".into(), 3), ("b".into(), 1)];
-        assert_eq!(read(&path, &digest, &wanted).unwrap(), [a, b]);
-        assert!(read(&path, &digest, &[("a".into(), 4)]).is_err());
-        assert!(read(&path, &digest, &[("c".into(), 1)]).is_err());
+        let file = Numbers::open(&path, &digest).unwrap();
+        assert_eq!((file.read("a", 3).unwrap(), file.read("b", 1).unwrap()), (a, b));
+        assert!(file.read("a", 4).is_err());
+        assert!(file.read("c", 1).is_err());
         let mut bytes = std::fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        assert!(read(&path, &digest, &wanted).is_err());
+        assert!(Numbers::open(&path, &digest).is_err());
     }
 }

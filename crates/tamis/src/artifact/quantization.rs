@@ -1,6 +1,7 @@
 //! `quantization_config` of `config.json` in the words of compressed-tensors, so that
-//! other programs read the base as what it is: alpha = 0. Where weights are left out the method is
-//! called `tamis` instead: others must refuse the folder rather than run it with fresh weights.
+//! other programs read the base as what it is: alpha = 0. Where weights are left out there is no
+//! `quant_method`: others must refuse the folder rather than run it with fresh weights, and transformers
+//! does so only for want of that key; of a method that it does not know it merely warns.
 //!
 //! Source: compressed-tensors `quantization/quant_config.py` (0.20), format
 //! `pack-quantized`. 3-bit codes are packed densely, which readers of that format do
@@ -17,8 +18,6 @@ use crate::units::Bits;
 
 /// Name of the method in `config.json`.
 const METHOD: &str = "compressed-tensors";
-/// What no other program claims to read.
-const OWN: &str = "tamis";
 /// The release whose layout is written.
 const VERSION: &str = "0.20.0";
 /// The head, which others look up by this name even where it is tied and not stored.
@@ -86,7 +85,7 @@ pub(super) fn describe(tensors: &[TensorEntry]) -> Option<Value> {
         .map(|(i, (scheme, targets))| (format!("group_{i}"), group(*scheme, targets)))
         .collect();
     let mut description = json!({
-        "quant_method": if pruned.is_empty() { METHOD } else { OWN },
+        "quant_method": METHOD,
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "version": VERSION,
@@ -94,8 +93,9 @@ pub(super) fn describe(tensors: &[TensorEntry]) -> Option<Value> {
         "ignore": dense,
         "kv_cache_scheme": null,
     });
-    if !pruned.is_empty() {
-        description["pruned"] = json!(pruned);
+    if let (false, Value::Object(fields)) = (pruned.is_empty(), &mut description) {
+        fields.shift_remove("quant_method");
+        fields.insert("pruned".into(), json!(pruned));
     }
     Some(description)
 }

@@ -154,10 +154,21 @@ impl Work {
     /// Starts anew where there is nothing, or takes over the finished parts of a run with
     /// the same identity.
     pub(super) fn resume(&mut self, identity: &Identity) -> Result<()> {
-        let path = self.path(IDENTITY);
         if !self.is_used() {
             self.clear()?;
-            return atomic::write(&path, &pretty(identity));
+            return atomic::write(&self.path(IDENTITY), &pretty(identity));
+        }
+        Self::check_identity(&self.folder, identity)?;
+        atomic::remove_leftovers(&self.folder)?;
+        self.parts = self.scan()?;
+        Ok(())
+    }
+
+    /// Errors: the work in `folder`, if there is any, is that of other inputs.
+    pub(super) fn check_identity(folder: &Path, identity: &Identity) -> Result<()> {
+        let path = folder.join(IDENTITY);
+        if !path.exists() {
+            return Ok(());
         }
         let next = "`--resume never` discards that work; another output folder keeps it";
         let theirs: Identity = serde_json::from_slice(&read_json(&path)?)
@@ -171,8 +182,6 @@ impl Work {
             );
             return Err(Error::usage(problem).file(&path).next(next));
         }
-        atomic::remove_leftovers(&self.folder)?;
-        self.parts = self.scan()?;
         Ok(())
     }
 

@@ -65,17 +65,35 @@ pub struct Writer {
 
 /// Errors where a model cannot be begun in `folder`: what [`Writer::create_or_resume`] would say at once, for those
 /// that write only after long work.
-pub fn check_free(folder: &Path, existing: Existing) -> Result<()> {
+pub fn check_free(folder: &Path, (resume, existing): (Resume, Existing)) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }
     check_folder(folder, true, existing)?;
-    if folder.join(WORK).join(IDENTITY).exists() {
+    if resume == Resume::Auto && folder.join(WORK).join(IDENTITY).exists() {
         return Err(Error::usage("the folder holds unfinished work of another command")
             .file(folder)
             .next("give that command again, choose another output folder, or discard it: --resume never"));
     }
     Ok(())
+}
+
+/// Errors where work of `identity` can neither be begun in `folder` nor gone on with: what
+/// [`Writer::create_or_resume`] would say, without a trace.
+pub fn check_resumable(
+    folder: &Path,
+    identity: &Identity,
+    (resume, existing): (Resume, Existing),
+) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let work = folder.join(WORK);
+    check_folder(folder, !work.join(IDENTITY).exists(), existing)?;
+    match resume {
+        Resume::Auto => Work::check_identity(&work, identity),
+        Resume::Never => Ok(()),
+    }
 }
 
 /// Throws away what an unfinished command has left in `folder`.

@@ -108,12 +108,8 @@ impl<'a> Walk<'a> {
         windows: &Windows,
         alpha: Alpha,
     ) -> Result<Self> {
+        Self::check_length(config, windows)?;
         let length = windows.length();
-        if length > config.context {
-            let problem =
-                format!("windows of {length} tokens exceed the model's context of {}", config.context);
-            return Err(Error::usage(problem).next(format!("pass --length {} or less", config.context)));
-        }
         let together = (ROWS / length).clamp(1, windows.count());
         let positions: Vec<usize> = (0..together).flat_map(|_| 0..length).collect();
         let mut x = Vec::with_capacity(windows.tokens().len() * config.hidden);
@@ -123,6 +119,16 @@ impl<'a> Walk<'a> {
         let rotations = Rotation::all(config, &positions);
         let frame = Frame { ops, config, alpha, length, together, rotations, workers: &Alone };
         Ok(Self { frame, x, carry: Vec::new() })
+    }
+
+    /// Errors: windows that exceed the model's context.
+    pub fn check_length(config: &Config, windows: &Windows) -> Result<()> {
+        let (length, context) = (windows.length(), config.context);
+        if length <= context {
+            return Ok(());
+        }
+        let problem = format!("windows of {length} tokens exceed the model's context of {context}");
+        Err(Error::usage(problem).next(format!("pass --length {context} or less")))
     }
 
     /// The same, but other workers walk with windows of their own: linears see the sum of all.

@@ -25,7 +25,7 @@ pub struct Factored {
 #[derive(Debug, Clone)]
 pub struct Evidence {
     tokens: u64,
-    dead_columns: usize,
+    dead: Vec<usize>,
     damping: Damping,
     order: ActivationOrder,
     lambda: f64,
@@ -42,7 +42,7 @@ impl Evidence {
         let lambda = factored.as_ref().map_or(damping.get() * gram.scale(), |f| f.record.lambda);
         Self {
             tokens: gram.tokens(),
-            dead_columns: gram.dead_columns(),
+            dead: (0..gram.size()).filter(|&j| gram.at(j, j) == 0.0).collect(),
             damping,
             order,
             lambda,
@@ -61,7 +61,11 @@ impl Evidence {
     }
     /// Columns whose input was zero on every token.
     pub fn dead_columns(&self) -> usize {
-        self.dead_columns
+        self.dead.len()
+    }
+    /// Which columns these are, ascending.
+    pub fn dead(&self) -> &[usize] {
+        &self.dead
     }
     /// Damping that was asked for.
     pub fn damping(&self) -> Damping {

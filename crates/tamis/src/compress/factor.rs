@@ -104,7 +104,8 @@ impl Gram {
 
     /// `H_ij` made fit for factoring: a dead column gets the mean diagonal (it is
     /// decoupled from all others, so any positive number gives the same sweep, in
-    /// which its weights are rounded plainly and kept), and every column gets lambda.
+    /// which its weights are rounded plainly and kept; pruning makes them zero first),
+    /// and every column gets lambda.
     fn damped(&self, i: usize, j: usize, lambda: f64, dead: f64) -> f64 {
         let h = self.at(i, j);
         match (i == j, h == 0.0) {

@@ -79,9 +79,9 @@ impl Compressed {
             _ => None,
         }
     }
-    /// A weight that stays as it is, but for its 16 bits.
+    /// A weight that stays as it is: at 16 bits, or in the layout that holds its mask.
     pub fn untouched(weight: &Weight) -> Result<Self> {
-        let weight = Weight::Half(weight.to_half()?);
+        let weight = if weight.is_pruned() { weight.clone() } else { Weight::Half(weight.to_half()?) };
         let made = Made { weight, record: None, fallback: Fallback::None };
         Ok(Self { receipt: receipt(&made, (None, None), None), weight: made.weight })
     }

@@ -20,7 +20,7 @@ pub enum Method {
     Gptq,
     /// Weights are left out, as the pruning part of the plan says.
     Prune,
-    /// 16 bits, untouched.
+    /// Untouched: 16 bits, or the mask and the kept weights of a linear that is pruned already.
     Keep,
 }
 

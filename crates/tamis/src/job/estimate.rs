@@ -37,6 +37,9 @@ pub struct Estimate {
     pub disk: u64,
 }
 
+/// Bytes for each weight of a linear while all are compared: as it was, as it becomes, score, place in the order, flag.
+const COMPARED: u64 = 4 + 4 + 4 + 8 + 1;
+
 /// Measured resident size of the command with an open checkpoint and tokenizer.
 const PROGRAM: u64 = 64 << 20;
 
@@ -53,7 +56,9 @@ impl Estimate {
         let activations = if tokens == 0 { 0 } else { Walk::bytes(config, tokens) };
         let sizes = Sizes::of(job.checkpoint);
         let factors = if plans.refits() { refits(config, job.threads.count()) } else { 0 };
-        let bench = if plans.needs_calibration() { bench(config) + factors } else { sizes.largest * 12 };
+        let calibrated = job.calibration.is_some() || plans.needs_calibration();
+        let bench = if calibrated { bench(config) + factors } else { sizes.largest * 12 };
+        let bench = if plans.compares_all() { bench.max(sizes.largest * COMPARED) } else { bench };
         // as stored by the source, as stored by us, and the latter once more on its way to disk
         let embedding = sizes.embedding + config.vocab as u64 * config.embedding_width as u64 * 4;
         let blocks = activations + sizes.block + bench;

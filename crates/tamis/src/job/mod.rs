@@ -21,4 +21,6 @@ pub use outcome::{Group, Outcome};
 pub use run::{Calibration, Job, Step, Watch};
 
 #[cfg(test)]
+mod check_tests;
+#[cfg(test)]
 mod workers_tests;

@@ -6,15 +6,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::allocate::{Share, allocate};
+use super::allocate::{Share, allocate, assume, check_texts};
 use super::outcome::Outcome;
 use super::parts::{block_tensors, head_tensors, restore, stem_tensors};
 use super::permute;
 use crate::artifact::digest::sha256;
-use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer};
+use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer, check_resumable};
 use crate::calibrate::{Walk, Windows};
 use crate::compress::{
-    Compressed, Evidence, Gram, Method, OrthoMode, Receipt, TensorPlan, Threads, Update, Weights,
+    Compressed, Evidence, Gram, Method, OrthoMode, Pattern, Receipt, TensorPlan, Threads, Update, Weights,
     compress_tensor,
 };
 use crate::error::{Error, Kind, Result};
@@ -85,9 +85,22 @@ type Finished = (Vec<(String, Stored)>, Vec<(String, Receipt)>);
 pub type Watch<'f> = dyn FnMut(&Step) -> ControlFlow<()> + 'f;
 
 impl Job<'_> {
-    /// Errors where the recipe does not fit the model or lacks calibration: what [`Job::run`] would say at once.
+    /// Errors where recipe, model and calibration do not fit each other: all that [`Job::run`] can know before it
+    /// begins the output folder.
     pub fn check(&self) -> Result<()> {
-        self.plans().map(drop)
+        let mut plans = self.plans()?;
+        if let Some(calibration) = &self.calibration {
+            Walk::check_length(self.checkpoint.config(), &calibration.windows)?;
+        }
+        check_texts(self)?;
+        assume(self, &mut plans)?;
+        plans.check(self.checkpoint)
+    }
+
+    /// Errors where the output folder holds what the policy does not allow to replace or to go on with. Leaves no
+    /// trace.
+    pub fn check_output(&self) -> Result<()> {
+        check_resumable(self.output, &self.identity()?, self.policy)
     }
 
     fn plans(&self) -> Result<Plans> {
@@ -99,6 +112,7 @@ impl Job<'_> {
     /// Carries out the run. Errors: [`Kind::Stopped`] when the watcher asked for it; those of
     /// loading, compressing and writing.
     pub fn run(&self, watch: &mut Watch<'_>) -> Result<Outcome> {
+        self.check()?;
         let mut plans = self.plans()?;
         let mut writer = self.writer()?;
         let finished = writer.as_ref().map_or(0, |writer| writer.finished().len());
@@ -310,6 +324,24 @@ pub(super) fn linear_names(config: &Config) -> Vec<String> {
     (0..config.layers.len()).flat_map(|i| roles.iter().map(move |r| r.name(config, i))).collect()
 }
 
+/// Errors: a method under which a pruned linear would lose its mask without a word; `sorts` where units are sorted.
+fn check_mask(method: Method, sorts: bool) -> Result<()> {
+    match method {
+        Method::Rtn | Method::Gptq => Err(Error::usage(
+            "is pruned, and quantised it would be dense: its mask would be lost",
+        )
+        .next(
+            "prune it again with kept = \"int8\" or \"int4\" in the recipe (--kept), which keeps holes; or \
+                 make the model dense first: tamis export",
+        )),
+        Method::Keep if sorts => {
+            Err(Error::usage("is pruned and left as it is, but sorted units would move under its mask")
+                .next("leave permute out"))
+        }
+        Method::Keep | Method::Prune => Ok(()),
+    }
+}
+
 /// The recipe, tensor by tensor.
 pub(super) struct Plans {
     by_name: BTreeMap<String, TensorPlan>,
@@ -339,6 +371,9 @@ impl Plans {
             let Some(plan) = name.strip_suffix(".weight").and_then(|n| self.by_name.get(n)) else {
                 return weights * 16.0;
             };
+            if plan.method == Method::Keep && checkpoint.tensors().is_pruned(name) {
+                return info.bytes as f64 * 8.0;
+            }
             let cols = info.shape.last().copied().unwrap_or(1);
             weights * plan.bits_per_weight(cols)
         };
@@ -351,6 +386,29 @@ impl Plans {
 
     pub(super) fn refits(&self) -> bool {
         self.by_name.values().any(|p| p.method == Method::Prune && p.pruning.update == Update::Refit)
+    }
+
+    /// Whether all weights of a linear are compared with each other.
+    pub(super) fn compares_all(&self) -> bool {
+        let all = |p: &TensorPlan| p.method == Method::Prune && p.pruning.pattern == Pattern::Matrix;
+        self.by_name.values().any(all)
+    }
+
+    /// Errors: a linear that its pattern cannot cut; one that is pruned already and would lose its mask.
+    fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let source = checkpoint.tensors();
+        let sorts = self.by_name.values().any(|p| p.method == Method::Prune && p.pruning.permute);
+        for (name, plan) in &self.by_name {
+            let tensor = format!("{name}.weight");
+            let cols = source.tensors().get(&tensor).and_then(|info| info.shape.last().copied());
+            if let (Method::Prune, Some(cols)) = (plan.method, cols) {
+                plan.pruning.check_width(cols).map_err(|e| e.tensor(&tensor))?;
+            }
+            if source.is_pruned(&tensor) {
+                check_mask(plan.method, sorts).map_err(|e| e.tensor(&tensor).file(checkpoint.path()))?;
+            }
+        }
+        Ok(())
     }
 
     fn check_calibration(&self, given: bool) -> Result<()> {

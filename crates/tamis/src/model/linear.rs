@@ -122,6 +122,10 @@ impl Weight {
             all
         })
     }
+    /// Whether the layout leaves weights out.
+    pub fn is_pruned(&self) -> bool {
+        matches!(self, Self::Bitmap(_) | Self::Blocks(_) | Self::Sparse(_))
+    }
     /// Which weights are kept, `[out, in]`; none where the layout leaves nothing out.
     pub fn kept(&self) -> Option<Vec<bool>> {
         let (rows, cols) = (self.rows(), self.cols());

@@ -13,13 +13,15 @@ mod tests;
 
 use std::path::Path;
 
-use crate::artifact::Existing;
+use serde_json::json;
+
+use crate::artifact::{Existing, MANIFEST, Manifest, Resume, atomic};
 use crate::calibrate::read_documents;
 use crate::error::{Error, Result};
 use crate::load::Checkpoint;
 use crate::nano::{Corpus, tokenizer, validation};
 use crate::recover::report::Account;
-use crate::recover::run::{Run, Watch};
+use crate::recover::run::{Run, Watch, check_finished};
 use crate::recover::sequences::Sequences;
 use crate::recover::settings::{Losses, Settings};
 use crate::recover::student::Arithmetic;
@@ -33,9 +35,16 @@ const VALIDATION: usize = 200_000;
 /// Folder of the untrained model inside the output folder.
 const START: &str = ".start";
 
-/// Trains the model of `plan` and writes it to `output`. Errors: those of the texts, of training, of writing.
-pub fn pretrain(plan: &Plan, how: Arithmetic<'_>, output: &Path, watch: &mut Watch<'_>) -> Result<Account> {
-    let prepared = Prepared::new(plan, output)?;
+/// Trains the model of `plan` and writes it to `output`. Errors: a folder with something that is not to be
+/// replaced; those of the texts, of training, of writing.
+pub fn pretrain(
+    plan: &Plan,
+    how: Arithmetic<'_>,
+    (output, policy): (&Path, (Resume, Existing)),
+    watch: &mut Watch<'_>,
+) -> Result<Account> {
+    check_finished(output, policy.1)?;
+    let prepared = Prepared::new(plan, (output, policy.0))?;
     let run = Run {
         workers: &Alone,
         checkpoint: &prepared.start,
@@ -44,7 +53,7 @@ pub fn pretrain(plan: &Plan, how: Arithmetic<'_>, output: &Path, watch: &mut Wat
         settings: &prepared.settings,
         texts: &prepared.texts,
         output,
-        existing: Existing::Refuse,
+        policy,
         teacher_cache: None,
     };
     let account = run.carry_out(watch)?;
@@ -61,12 +70,19 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(plan: &Plan, output: &Path) -> Result<Self> {
+    fn new(plan: &Plan, (output, resume): (&Path, Resume)) -> Result<Self> {
         plan.check()?;
         let raw = Raw::read(&plan.data)?;
         let folder = output.join(START);
-        if !folder.join(crate::artifact::MANIFEST).exists() {
+        if resume == Resume::Never {
+            atomic::remove_folder(&folder, MANIFEST)?;
+        }
+        if !folder.join(MANIFEST).exists() {
             start::write(plan, raw.files(&plan.data)?, &folder)?;
+        } else if Manifest::read(&folder)?.recipe != json!(plan) {
+            return Err(Error::usage("the folder holds an unfinished run of another configuration")
+                .file(output)
+                .next("give the same configuration again, another output folder, or --resume never"));
         }
         let start = Checkpoint::open(&folder.to_string_lossy())?;
         let tokenizer = start.tokenizer()?;

@@ -22,7 +22,7 @@ pub fn write(plan: &Plan, files: Vec<(String, Vec<u8>)>, folder: &Path) -> Resul
     let shape = &plan.model;
     let files: BTreeMap<String, Vec<u8>> = files.into_iter().collect();
     let vocab = vocabulary(&files["tokenizer.json"])?;
-    let identity = Identity::new(format!("{:?}", plan.model), "none".into(), None);
+    let identity = Identity::new(json!(plan).to_string(), "none".into(), None);
     let mut writer = Writer::create_or_resume(folder, &identity, Default::default())?;
     let mut random = Random(ChaCha8Rng::seed_from_u64(plan.training.seed));
     let table = random.matrix((vocab, shape.hidden), DEVIATION)?;

@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 
 use super::plan::Plan;
 use super::*;
+use crate::error::Kind;
 use crate::ops::{CacheType, Cpu, Isa, Precision};
+use crate::recover::run::Event;
 use crate::recover::student::Checkpointing;
 
 const PLAN: &str = r#"
@@ -26,6 +28,8 @@ warmup = 10
 windows = 8
 "#;
 
+const POLICY: (Resume, Existing) = (Resume::Auto, Existing::Refuse);
+
 #[test]
 fn a_model_learns_from_nothing_to_the_same_bits() {
     let plan: Plan = toml::from_str(PLAN).unwrap();
@@ -34,7 +38,7 @@ fn a_model_learns_from_nothing_to_the_same_bits() {
         let how =
             Arithmetic { ops: &ops, cache: CacheType::Bf16, exact: false, checkpointing: Checkpointing::Off };
         let dir = tempfile::tempdir().unwrap();
-        let account = pretrain(&plan, how, dir.path(), &mut |_| ControlFlow::Continue(())).unwrap();
+        let account = pretrain(&plan, how, (dir.path(), POLICY), &mut |_| ControlFlow::Continue(())).unwrap();
         (account, std::fs::read(dir.path().join("model.safetensors")).unwrap(), dir)
     };
     let (account, bytes, dir) = train(1);
@@ -44,6 +48,31 @@ fn a_model_learns_from_nothing_to_the_same_bits() {
     assert!(!dir.path().join(START).exists());
     assert!(Checkpoint::open(dir.path().to_str().unwrap()).unwrap().tokenizer().is_ok());
     assert_eq!(train(2).1, bytes);
+}
+
+#[test]
+fn an_unfinished_run_of_another_configuration_is_not_taken_over() {
+    let plan: Plan = toml::from_str(PLAN).unwrap();
+    let ops = Cpu::new(Isa::detect(), 2, Precision::Bf16);
+    let dir = tempfile::tempdir().unwrap();
+    let train = |plan: &Plan, resume, stop: bool| {
+        let how =
+            Arithmetic { ops: &ops, cache: CacheType::Bf16, exact: false, checkpointing: Checkpointing::Off };
+        pretrain(plan, how, (dir.path(), (resume, Existing::Refuse)), &mut |event| match event {
+            Event::Step(p) if stop && p.step == 1 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
+    };
+    assert_eq!(train(&plan, Resume::Auto, true).unwrap_err().kind(), Kind::Stopped);
+    let deeper: Plan = toml::from_str(&PLAN.replace("layers = 2", "layers = 3")).unwrap();
+    let error = train(&deeper, Resume::Auto, false).unwrap_err();
+    assert!(error.to_string().contains("another configuration"), "{error}");
+    let account = train(&deeper, Resume::Never, false).unwrap();
+    assert!(account.saved < account.before);
+    let layers = Checkpoint::open(dir.path().to_str().unwrap()).unwrap().config().layers.len();
+    assert_eq!(layers, 3);
+    let finished = train(&deeper, Resume::Auto, false).unwrap_err();
+    assert!(finished.kind() == Kind::Usage && !dir.path().join(START).exists(), "{finished}");
 }
 
 #[test]

@@ -29,6 +29,7 @@
 mod allocation;
 mod change;
 mod embedded;
+mod keys;
 mod parse;
 mod pattern;
 mod resolve;

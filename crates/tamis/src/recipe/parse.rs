@@ -145,11 +145,12 @@ fn check(raw: Raw, source: Source) -> Result<Recipe> {
         };
         Ok(Override { pattern: Pattern::new(pattern)?, changes: section.changes() })
     });
+    let changes = raw.default.changes();
     let recipe = Recipe {
         overrides: overrides.collect::<Result<_>>()?,
         default: TensorPlan {
             on_singular: raw.on_singular.unwrap_or(TensorPlan::default().on_singular),
-            ..raw.default.changes().apply(TensorPlan::default())
+            ..changes.apply(TensorPlan::default())
         },
         name: raw.name,
         description: raw.description,
@@ -159,6 +160,7 @@ fn check(raw: Raw, source: Source) -> Result<Recipe> {
         allocation: raw.allocation,
         source,
     };
+    recipe.check_keys(&changes)?;
     recipe.check_plans()?;
     Ok(recipe)
 }

@@ -15,7 +15,7 @@ impl Recipe {
             let stem = stem(name);
             let matching = self.overrides.iter().filter(|o| o.pattern.matches(stem));
             let plan = matching.fold(self.default.clone(), |plan, o| o.changes.apply(plan));
-            let wrong = |e: Error| self.located(Error::new(Kind::Recipe, e.problem()).tensor(name));
+            let wrong = |e: Error| self.located(e.of_kind(Kind::Recipe).tensor(name));
             plan.check().map_err(wrong)?;
             Ok((name.to_owned(), plan))
         };
@@ -35,11 +35,11 @@ impl Recipe {
     /// Plans that have no meaning on their own, whatever the model.
     pub(super) fn check_plans(&self) -> Result<()> {
         let problem = self.allocation.check().and_then(|()| self.check_allocation());
-        problem.map_err(|e| Error::new(Kind::Recipe, e.problem()).or_file(&self.source.origin))?;
+        problem.map_err(|e| self.located(e.of_kind(Kind::Recipe)))?;
         let alone = self.overrides.iter().map(|o| (Some(o), o.changes.apply(self.default.clone())));
         for (change, plan) in std::iter::once((None, self.default.clone())).chain(alone) {
             plan.check().map_err(|e| {
-                let error = Error::new(Kind::Recipe, e.problem()).file(&self.source.origin);
+                let error = self.located(e.of_kind(Kind::Recipe));
                 change.map_or(error.clone(), |c| self.at_line(error, c))
             })?;
         }
@@ -51,7 +51,8 @@ impl Recipe {
         if !self.allocation.is_level() && !free {
             return Err(Error::usage(
                 "allocation needs pruning with a share of zeros that is free to choose",
-            ));
+            )
+            .next("leave the allocation out, or use a pattern such as \"rows\""));
         }
         Ok(())
     }
@@ -59,7 +60,7 @@ impl Recipe {
     /// Whether allocation may choose the share of a linear: no override says it, nor does its pattern.
     pub(crate) fn governs(&self, name: &str, plan: &TensorPlan) -> bool {
         let says = |o: &Override| o.changes.sparsity.is_some() && o.pattern.matches(stem(name));
-        let free = plan.method == Method::Prune && plan.pruning.pattern.sparsity().is_none();
+        let free = plan.method == Method::Prune && plan.pruning.pattern.is_free();
         free && !self.overrides.iter().any(says)
     }
 
@@ -82,7 +83,7 @@ impl Recipe {
     }
 
     /// Adds the line of an override: the first that holds its pattern.
-    fn at_line(&self, error: Error, change: &Override) -> Error {
+    pub(super) fn at_line(&self, error: Error, change: &Override) -> Error {
         let holds = |line: &str| line.contains(change.pattern.as_str());
         match self.source.text.lines().position(holds) {
             Some(index) => error.line(index as u64 + 1),

@@ -249,6 +249,7 @@ fn pruning_without_meaning_is_refused() {
         ("score = \"diagonal\"", "does not fit the pattern"),
         ("pattern = \"16x16\"", "does not fit the pattern"),
         ("score = \"sparsegpt\"\nrounds = 2", "at once"),
+        ("score = \"sparsegpt\"\npattern = \"matrix\"", "not by the whole matrix"),
         ("score = \"sparsegpt\"\npattern = \"2:4\"", "visits neighbours together"),
         ("pattern = \"tiers\"", "does not fit the pattern"),
         ("score = \"diagonal\"\npattern = \"tiers\"\nrounds = 2", "tiers are chosen at once"),
@@ -264,6 +265,71 @@ fn pruning_without_meaning_is_refused() {
     for (line, part) in wrong {
         let error = toml(&format!("name = \"a\"\n[default]\nmethod = \"prune\"\n{line}\n")).unwrap_err();
         assert!(error.to_string().contains(part), "{line}: {error}");
+    }
+}
+
+#[test]
+fn keys_that_do_nothing_are_refused_by_name() {
+    let of_pruning = [
+        ("score", "\"wanda\""),
+        ("pattern", "\"rows\""),
+        ("sparsity", "0.5"),
+        ("kept", "\"int4\""),
+        ("update", "\"refit\""),
+        ("rounds", "2"),
+        ("least", "1"),
+        ("permute", "true"),
+    ];
+    let of_grids = [("bits", "4"), ("symmetry", "\"symmetric\""), ("clip", "\"off\""), ("density", "0.01")];
+    let refused = |method: &str, (key, value): (&str, &str)| {
+        let text = format!("name = \"a\"\n[default]\nmethod = \"{method}\"\n{key} = {value}\n");
+        let error = toml(&text).unwrap_err();
+        assert_eq!(error.kind(), Kind::Recipe);
+        let (message, named) = (error.to_string(), format!("`{key}` in [default]"));
+        assert!(message.contains(&named) && message.contains("next: leave it out"), "{message}");
+    };
+    for method in ["rtn", "gptq", "keep"] {
+        of_pruning.iter().for_each(|key| refused(method, *key));
+    }
+    for method in ["prune", "keep"] {
+        of_grids.iter().for_each(|key| refused(method, *key));
+    }
+    let kept = "name = \"a\"\n[[override]]\nmatch = \"x.*\"\nmethod = \"keep\"\nbits = 8\n";
+    let message = toml(kept).unwrap_err().to_string();
+    assert!(message.starts_with("r.toml:3: `bits` in override \"x.*\""), "{message}");
+    // What one section leaves unused, another may inherit or ask for.
+    let inherited =
+        "[default]\nmethod = \"prune\"\nbits = 3\n[[override]]\nmatch = \"x.*\"\nmethod = \"gptq\"\n";
+    let asked =
+        "[[override]]\nmatch = \"x.*\"\nmethod = \"prune\"\n[[override]]\nmatch = \"x.y\"\nsparsity = 0.2\n";
+    for text in [inherited, asked] {
+        toml(&format!("name = \"a\"\n{text}")).unwrap();
+    }
+}
+
+#[test]
+fn what_is_refused_says_what_to_do_next() {
+    let share = |share| Sparsity::new(share).unwrap();
+    let error = Recipe::named("2of4").unwrap().leave_out(share(0.7)).unwrap_err();
+    let message = error.to_string();
+    assert_eq!(error.kind(), Kind::Recipe);
+    assert!(message.starts_with("2of4.toml: \"2:4\" leaves out 0.5"), "{message}");
+    assert!(message.contains("next: leave the sparsity out"), "{message}");
+    Recipe::named("2of4").unwrap().leave_out(share(0.5)).unwrap();
+    // 1 - 4 / 5 is not 0.2 in the last bit.
+    let four_of_five = "name = \"a\"\n[default]\nmethod = \"prune\"\npattern = \"4:5\"\nsparsity = 0.2\n";
+    toml(four_of_five).unwrap();
+    assert!(toml(&four_of_five.replace("0.2", "0.21")).is_err());
+}
+
+#[test]
+fn allocation_leaves_patterns_that_are_not_free_alone() {
+    let text = "name = \"a\"\n[default]\nmethod = \"prune\"\n[[override]]\nmatch = \"**.down_proj\"\n\
+                score = \"diagonal\"\npattern = \"dense, 3/4, 1/2, 1/4\"\n[[override]]\nmatch = \"**.up_proj\"\n\
+                pattern = \"2:4\"\n";
+    let recipe = toml(text).unwrap();
+    for (name, plan) in recipe.resolve(&names()).unwrap() {
+        assert_eq!(recipe.governs(&name, &plan), name.contains("self_attn"), "{name}");
     }
 }
 

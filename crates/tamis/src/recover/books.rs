@@ -61,8 +61,8 @@ impl<'a> Books<'a> {
         Ok(())
     }
 
-    /// Opens the log of a run that stands at `step`.
-    pub(super) fn open_log(&mut self, output: &Path, step: usize) -> Result<()> {
+    /// Opens the log of a run that goes on after `step`, or of one that begins.
+    pub(super) fn open_log(&mut self, output: &Path, step: Option<usize>) -> Result<()> {
         if self.folder.is_some() {
             self.log = Some(Log::open(output, step)?);
         }

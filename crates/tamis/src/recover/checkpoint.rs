@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::Parameters;
 use super::report::Point;
-use crate::artifact::{atomic, numbers};
+use crate::artifact::{Lock, atomic, numbers};
 use crate::error::{Error, Kind, Result};
 
 /// Name of the folder inside the output folder.
@@ -56,21 +56,23 @@ struct Saved {
     sha256: String,
 }
 
-/// The folder of a run.
+/// The folder of a run, locked for others.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    _lock: Lock,
 }
 
 impl Folder {
-    /// Creates it in `output`.
+    /// Creates it in `output`. Errors: another process trains there.
     pub fn create(output: &Path) -> Result<Self> {
         let path = output.join(FOLDER);
         fs::create_dir_all(&path).map_err(|e| {
             Error::new(Kind::CannotWrite, format!("cannot create the folder: {e}")).file(&path)
         })?;
+        let lock = Lock::take(&path.join("lock"))?;
         atomic::remove_leftovers(&path)?;
-        Ok(Self { path })
+        Ok(Self { path, _lock: lock })
     }
     /// Where it is.
     pub fn path(&self) -> &Path {
@@ -132,17 +134,12 @@ impl Folder {
     }
 
     fn read(&self, parameters: &mut Parameters, saved: &Saved, kinds: &[Part]) -> Result<()> {
-        let names = |part: &Part| {
-            let name = |p: &super::parameters::Parameter| (format!("{part:?}.{}", p.name), p.values.len());
-            parameters.all().iter().map(name).collect::<Vec<_>>()
-        };
-        let wanted: Vec<(String, usize)> = kinds.iter().flat_map(names).collect();
-        let path = self.path.join(&saved.file);
-        let mut vectors = numbers::read(&path, &saved.sha256, &wanted)?.into_iter();
+        let file = numbers::Numbers::open(&self.path.join(&saved.file), &saved.sha256)?;
         for part in kinds {
             for p in parameters.all_mut() {
-                let values = vectors.next().expect("as many as were asked for");
-                *part.of_mut(p) = values;
+                let (name, len) = (format!("{part:?}.{}", p.name), p.values.len());
+                // One array is there twice at any moment.
+                *part.of_mut(p) = file.read(&name, len)?;
             }
         }
         Ok(())

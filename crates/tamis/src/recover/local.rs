@@ -17,7 +17,7 @@ use super::feature::RowLosses;
 use super::gradient::{Dropout, Pass};
 use super::parameters::Parameters;
 use super::plan::BlockPlan;
-use super::save::{Changed, changed_block, replaced};
+use super::save::{changed_block, replaced, unchanged};
 use super::settings::Optimiser;
 use super::student::{Arithmetic, refresh_block};
 use super::trainable::{Spec, prepare_block};
@@ -49,6 +49,16 @@ pub struct LocalSettings {
     pub seed: u64,
 }
 
+/// Steps that a block takes in `epochs` passes over these windows.
+pub fn steps(epochs: usize, windows: &Windows) -> usize {
+    epochs * windows.count().div_ceil(together(windows))
+}
+
+/// Windows that go through a block together.
+fn together(windows: &Windows) -> usize {
+    (TOGETHER / windows.length()).clamp(1, windows.count().max(1))
+}
+
 /// A run.
 #[derive(Debug)]
 pub struct Reconstruction<'a> {
@@ -71,8 +81,8 @@ pub struct Reconstruction<'a> {
 pub struct BlockReport {
     /// Its index.
     pub index: usize,
-    /// Before it was trained, on the mended stream.
-    pub before: f64,
+    /// Before it was trained, on the mended stream; none where an earlier run has trained it.
+    pub before: Option<f64>,
     /// Afterwards, as it is stored.
     pub after: f64,
 }
@@ -81,6 +91,16 @@ pub struct BlockReport {
 pub type Watch<'f> = dyn FnMut(BlockReport, usize) -> ControlFlow<()> + 'f;
 
 impl Reconstruction<'_> {
+    /// Refuses what has no meaning.
+    pub fn check(&self) -> Result<()> {
+        let shape = |c: &Checkpoint| (c.config().layers.len(), c.config().hidden, c.config().vocab);
+        if shape(self.teacher) != shape(self.checkpoint) {
+            return Err(Error::usage("the teacher has another shape than the model")
+                .next("use the dense model that this one was made from"));
+        }
+        self.settings.optimiser.check()
+    }
+
     /// Bytes that the streams and the largest moment of a block take, the models' blocks not counted.
     pub fn stream_bytes(&self) -> u64 {
         let config = self.checkpoint.config();
@@ -91,17 +111,12 @@ impl Reconstruction<'_> {
     /// Carries out the run and writes the mended model. Errors: [`Kind::Stopped`]; [`Kind::NonFinite`] where a
     /// block's loss ceases to be finite.
     pub fn carry_out(&self, output: &Path, notes: Notes, watch: &mut Watch<'_>) -> Result<Vec<BlockReport>> {
+        self.check()?;
         let config = self.checkpoint.config();
-        if self.teacher.config().layers.len() != config.layers.len()
-            || self.teacher.config().hidden != config.hidden
-        {
-            return Err(Error::usage("the teacher has another shape than the model")
-                .next("use the dense model that this one was made from"));
-        }
         let mut rewrite = Rewrite::open(self.checkpoint, output, notes, self.policy)?;
         for part in [Part::Embedding, Part::Head] {
             if !rewrite.has(part) {
-                rewrite.put(part, &|name, stored| replaced(&Changed::new(), name, stored))?;
+                rewrite.put(part, &|_, stored| unchanged(stored))?;
             }
         }
         let rotations = self.rotations();
@@ -118,12 +133,13 @@ impl Reconstruction<'_> {
             let mut before = None;
             if !rewrite.has(part) {
                 before = Some(self.difference((&block, index), &rotations, (&mended, &dense)));
-                let values = self.mend((&mut block, index), &rotations, (&mended, &dense))?;
-                rewrite.put(part, &|name, stored| replaced(&values, name, stored))?;
+                let (plan, parameters) = self.mend((&mut block, index), &rotations, (&mended, &dense))?;
+                let changed = changed_block(config, self.how.ops, ((&plan, &parameters), index));
+                rewrite.put(part, &|name, stored| replaced(&changed, name, stored))?;
             }
             restore(&mut block, config, index, rewrite.read(part)?);
             let after = self.advance((&block, index), &rotations, (&mut mended, &dense));
-            let report = BlockReport { index, before: before.unwrap_or(after), after };
+            let report = BlockReport { index, before, after };
             reports.push(report);
             if watch(report, total).is_break() && index + 1 < total {
                 return Err(Error::new(Kind::Stopped, format!("stopped after block {index}"))
@@ -143,7 +159,7 @@ impl Reconstruction<'_> {
     }
 
     fn together(&self) -> usize {
-        (TOGETHER / self.windows.length()).clamp(1, self.windows.count())
+        together(self.windows)
     }
 
     fn embed(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>> {
@@ -216,18 +232,17 @@ impl Reconstruction<'_> {
         RowLosses::new(self.how.ops, pair, self.checkpoint.config().hidden)
     }
 
-    /// Trains one block; gives the values of its tensors that have changed.
+    /// Trains one block; gives what was trained of it.
     fn mend(
         &self,
         (block, index): (&mut Block, usize),
         rotations: &[Rotation],
         (x, y): (&[f32], &[f32]),
-    ) -> Result<Changed> {
+    ) -> Result<(BlockPlan, Parameters)> {
         let config = self.checkpoint.config();
         let (plan, mut parameters) = prepare_block(config, &self.settings.spec, (block, index))?;
         refresh_block(self.how, (block, &plan), &parameters)?;
-        let batches = x.len().div_ceil(self.batch());
-        let steps = self.settings.epochs * batches;
+        let (batches, steps) = (x.len().div_ceil(self.batch()), steps(self.settings.epochs, self.windows));
         let mut random = ChaCha8Rng::seed_from_u64(self.settings.seed);
         random.set_stream(index as u64);
         let mut order: Vec<usize> = Vec::new();
@@ -249,7 +264,7 @@ impl Reconstruction<'_> {
             parameters.step(self.how.ops, &optimiser.adam((step, optimiser.rate(step, steps)), norm));
             refresh_block(self.how, (block, &plan), &parameters)?;
         }
-        changed_block(self.checkpoint, self.how.ops, (&plan, index), &parameters)
+        Ok((plan, parameters))
     }
 
     /// Gradients of the mean of the rows' losses.

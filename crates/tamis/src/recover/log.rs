@@ -26,10 +26,13 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log of a run that stands at `step`; lines about later steps are dropped.
-    pub fn open(output: &Path, step: usize) -> Result<Self> {
+    /// Opens the log of a run that goes on after `step`, and drops lines about later ones; or of one that begins.
+    pub fn open(output: &Path, step: Option<usize>) -> Result<Self> {
         let path = output.join(METRICS);
-        truncate(&path, step)?;
+        match step {
+            Some(step) => truncate(&path, step)?,
+            None => atomic::remove(&path)?,
+        }
         let events = EventWriter::create(output, SystemTime::now())?;
         Ok(Self { file: append(&path)?, path, events })
     }
@@ -109,8 +112,7 @@ fn validation(point: &Point) -> Vec<(&'static str, f64)> {
 /// Writes the logs of runs that followed one another, each with its number of steps, as one: steps go on, and every
 /// line names its run, counted from 1.
 pub fn join(output: &Path, logs: &[(PathBuf, usize)]) -> Result<()> {
-    atomic::remove(&output.join(METRICS))?;
-    let mut whole = Log::open(output, 0)?;
+    let mut whole = Log::open(output, None)?;
     let mut before = 0;
     for (stage, (path, steps)) in (1..).zip(logs) {
         let text = fs::read_to_string(path).map_err(|e| Error::reading(path, &e))?;
@@ -141,7 +143,7 @@ fn truncate(path: &Path, step: usize) -> Result<()> {
     };
     let early = |line: &&str| {
         let value: Option<Value> = serde_json::from_str(line).ok();
-        value.and_then(|v| v["step"].as_u64()).is_some_and(|s| s <= step as u64 && (step > 0 || s > 0))
+        value.and_then(|v| v["step"].as_u64()).is_some_and(|s| s <= step as u64)
     };
     let kept: String = text.lines().filter(early).flat_map(|line| [line, "\n"]).collect();
     atomic::write(path, kept.as_bytes())

@@ -62,6 +62,12 @@ impl Parameters {
     pub fn clear_grads(&mut self) {
         self.list.iter_mut().for_each(|p| p.grads.fill(0.0));
     }
+    /// Drops gradients and moments: what is left can be written, but not trained.
+    pub fn finish(&mut self) {
+        for p in &mut self.list {
+            (p.grads, p.m, p.v) = (Vec::new(), Vec::new(), Vec::new());
+        }
+    }
     /// Euclidean norm of all gradients; tensors are added in order.
     pub fn grad_norm(&self, ops: &dyn Backward) -> f64 {
         self.list.iter().map(|p| ops.sum_of_squares(&p.grads)).sum::<f64>().sqrt()

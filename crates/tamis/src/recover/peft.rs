@@ -8,12 +8,13 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::plan::{Pair, Trained};
-use super::student::Student;
+use super::parameters::Parameters;
+use super::plan::{Pair, Plan, Trained};
 use super::trainable::LoraSpec;
 use crate::artifact::{atomic, numbers};
 use crate::error::{Error, Kind, Result};
 use crate::load::adapter::{ADAPTER_CONFIG, ADAPTER_MODEL, ENDS, PREFIX};
+use crate::model::Config;
 use crate::model::block::Role;
 
 /// One matrix of an adapter.
@@ -27,11 +28,11 @@ pub struct Master<'a> {
     pub values: &'a [f32],
 }
 
-/// The matrices of all low-rank additions that `student` keeps apart from its weights.
-pub fn masters(student: &Student) -> Vec<Master<'_>> {
-    let (config, parameters) = (student.decoder.config(), student.parameters.all());
+/// The matrices of all low-rank additions that are kept apart from their weights.
+pub fn masters<'a>(config: &Config, (plan, parameters): (&Plan, &'a Parameters)) -> Vec<Master<'a>> {
+    let parameters = parameters.all();
     let mut all = Vec::new();
-    for plan in &student.plan.blocks {
+    for plan in &plan.blocks {
         for role in Role::ALL {
             let Trained::LowRank(Pair { a, b, rank, .. }) = plan.linear(role).weight else { continue };
             let (rows, cols) = role.shape(config);

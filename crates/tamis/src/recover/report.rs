@@ -42,17 +42,6 @@ impl Point {
     }
 }
 
-/// Memory of the process in bytes, where the system tells.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Memory {
-    /// Before the model was read.
-    pub begin: u64,
-    /// Most at any moment.
-    pub peak: u64,
-    /// Foreseen peak.
-    pub predicted: u64,
-}
-
 /// The account of a run: perplexities dense, pruned, best and final, and what was won back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -20,6 +20,9 @@ use crate::units::Alpha;
 
 /// Passes over the residual; each sharpens the subspace by the square of the ratio of singular values.
 const PASSES: usize = 4;
+/// Share of the largest singular value below which there is nothing but rounding. Rows are of the size of their
+/// value's root, so their squares compare as the values do.
+const NOTHING: f32 = 1e-6;
 /// Columns beyond the rank that are carried along.
 const SPARE: usize = 8;
 
@@ -32,6 +35,11 @@ pub fn start(student: &mut Student, dense: &Decoder, seed: u64) -> Result<()> {
             let there = dense.blocks()[index].linear(role);
             let (Some(here), Some(there)) = (here, there) else { continue };
             let shape = (there.weight.rows(), there.weight.cols());
+            if shape != (here.weight.rows(), here.weight.cols()) {
+                return Err(Error::usage("the teacher's linear has another shape than the model's")
+                    .tensor(role.name(dense.config(), index))
+                    .next("use the dense model that this one was made from"));
+            }
             let mut residual = there.weight.to_f32(Alpha::ONE);
             let now = here.weight.to_f32(Alpha::ONE);
             residual.iter_mut().zip(now).for_each(|(d, w)| *d -= w);
@@ -46,11 +54,25 @@ pub fn start(student: &mut Student, dense: &Decoder, seed: u64) -> Result<()> {
 }
 
 /// `s B A` is the product of the factors: the root of the scale goes to each.
-fn put(student: &mut Student, pair: Pair, (b, a): (Vec<f32>, Vec<f32>)) {
-    let share = 1.0 / pair.scale.sqrt();
+fn put(student: &mut Student, pair: Pair, factors: (Vec<f32>, Vec<f32>)) {
     let parameters = student.parameters.all_mut();
-    parameters[pair.a].values = a.iter().map(|v| v * share).collect();
-    parameters[pair.b].values = b.iter().map(|v| v * share).collect();
+    let (b, a) = beginnings(factors, pair.rank, &parameters[pair.a].values);
+    let share = 1.0 / pair.scale.sqrt();
+    let scaled = |values: Vec<f32>| values.into_iter().map(|v| v * share).collect();
+    (parameters[pair.b].values, parameters[pair.a].values) = (scaled(b), scaled(a));
+}
+
+/// The factors, but where the residual has no more directions a row of `A` as it was drawn and a column of zeros in `B`:
+/// two zeros would never learn.
+fn beginnings((mut b, mut a): (Vec<f32>, Vec<f32>), rank: usize, drawn: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let cols = a.len() / rank;
+    let sizes: Vec<f32> = a.chunks_exact(cols).map(|row| row.iter().map(|v| v * v).sum()).collect();
+    let largest = sizes.iter().copied().fold(0.0, f32::max);
+    for (r, _) in sizes.iter().enumerate().filter(|(_, size)| **size <= NOTHING * largest) {
+        a[r * cols..][..cols].copy_from_slice(&drawn[r * cols..][..cols]);
+        b.iter_mut().skip(r).step_by(rank).for_each(|v| *v = 0.0);
+    }
+    (b, a)
 }
 
 /// `B [rows, rank]` and `A [rank, cols]` with `B A` nearest to `d [rows, cols]`.
@@ -116,6 +138,22 @@ mod tests {
             product(&b, &a, (40, 3, 24)).iter().zip(&d).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-4, "{worst}");
         assert_eq!(low_rank((&d, (40, 24)), 3, 1).unwrap(), (b, a));
+    }
+
+    #[test]
+    fn directions_that_the_residual_has_not_can_still_learn() {
+        let drawn = values(5 * 24, 0.3);
+        // Sines of a sum are two products of sines and cosines, so this residual has rank 2.
+        for (d, found) in
+            [(product(&values(40 * 3, 0.7), &values(3 * 24, 1.3), (40, 3, 24)), 2), (vec![0.0; 40 * 24], 0)]
+        {
+            let (b, a) = beginnings(low_rank((&d, (40, 24)), 5, 1).unwrap(), 5, &drawn);
+            let own = a.chunks_exact(24).zip(drawn.chunks_exact(24)).filter(|(a, drawn)| a == drawn).count();
+            assert_eq!(own, 5 - found);
+            let worst =
+                product(&b, &a, (40, 5, 24)).iter().zip(&d).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{worst}");
+        }
     }
 
     #[test]

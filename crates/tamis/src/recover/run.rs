@@ -8,18 +8,20 @@ use serde_json::json;
 use super::checkpoint::{FOLDER, Folder, Record};
 use super::curve::Curve;
 use super::estimate::Estimate;
+use super::parameters::Parameters;
 use super::peft::{masters, write_adapter};
+use super::plan::Plan;
 use super::report::{Account, KeptAccount, Point};
 use super::residual;
 use super::save::{changed, save};
 use super::settings::Settings;
-use super::stages::Place;
+use super::stages::{self, Place};
 use super::student::{Arithmetic, Student, mean_loss};
 use super::teacher::{self, Teacher};
 use super::trainable::{Method, prepare};
 use super::trainer::{Ended, Progress, Texts, Trainer, violations};
 use crate::artifact::digest::sha256;
-use crate::artifact::{Existing, MANIFEST, WORK, atomic, check_free};
+use crate::artifact::{Existing, MANIFEST, Resume, WORK, atomic, check_free, discard};
 use crate::error::{Error, Result};
 use crate::job::rewrite::Notes;
 use crate::load::Checkpoint;
@@ -44,8 +46,8 @@ pub struct Run<'a> {
     pub texts: &'a Texts,
     /// Folder to write.
     pub output: &'a Path,
-    /// Whether a finished model there may be replaced.
-    pub existing: Existing,
+    /// What to do with unfinished and finished work there.
+    pub policy: (Resume, Existing),
     /// File in which what the teacher says is kept for other runs; none for a file of this run, where text comes
     /// again.
     pub teacher_cache: Option<&'a Path>,
@@ -80,8 +82,14 @@ pub enum Event<'a> {
 pub type Watch<'f> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'f;
 
 impl Run<'_> {
-    /// Memory that the run will take.
+    /// Memory that the run will take. Errors: what [`Run::carry_out`] would say before it begins.
     pub fn estimate(&self) -> Result<Estimate> {
+        self.settings.check()?;
+        self.check_output()?;
+        self.planned()
+    }
+
+    pub(super) fn planned(&self) -> Result<Estimate> {
         let (student, teacher) = self.load()?;
         Ok(Estimate::of(&student, teacher.as_ref(), self.settings, self.texts))
     }
@@ -105,6 +113,9 @@ impl Run<'_> {
             self.check_output()?;
         }
         let (student, teacher) = self.load()?;
+        if self.workers.is_first() && self.policy.0 == Resume::Never {
+            self.clear()?;
+        }
         let estimate = Estimate::of(&student, teacher.as_ref(), self.settings, self.texts);
         let trained_parameters = student.parameters.count();
         let dense = self.dense(teacher.as_ref())?;
@@ -137,15 +148,26 @@ impl Run<'_> {
         self.workers.check_busy(batch, &format!("a batch of {batch}"), "--batch")
     }
 
+    /// Throws away what unfinished commands have left in the output folder.
+    pub(super) fn clear(&self) -> Result<()> {
+        if self.output.join(FOLDER).exists() {
+            Folder::create(self.output)?.clear()?;
+        }
+        atomic::remove_folder(&self.output.join(stages::FOLDER), stages::PLAN)?;
+        discard(self.output)
+    }
+
+    /// Refuses an output folder with something that is not to be replaced.
     pub(super) fn check_output(&self) -> Result<()> {
-        let finished = [MANIFEST, ADAPTER_CONFIG].iter().any(|name| self.output.join(name).exists());
-        if self.existing == Existing::Refuse && finished {
-            return Err(Error::usage("the folder already holds a complete model")
-                .file(self.output)
-                .next("`--overwrite` replaces it; another output folder keeps it"));
+        let (resume, existing) = self.policy;
+        check_finished(self.output, existing)?;
+        if resume == Resume::Auto && self.output.join(stages::FOLDER).join(stages::PLAN).exists() {
+            return Err(Error::usage("the folder holds an unfinished run in stages").file(self.output).next(
+                "give its command again, choose another output folder, or discard it: --resume never",
+            ));
         }
         if self.settings.spec.method != Method::Lora && !self.output.join(FOLDER).exists() {
-            check_free(self.output, self.existing)?;
+            check_free(self.output, self.policy)?;
         }
         self.check_cache()
     }
@@ -165,13 +187,14 @@ impl Run<'_> {
                 return Err(Error::usage(format!("the teacher has {theirs} tokens and the model {vocab}"))
                     .next("use the dense model that this one was made from"));
             }
-            self.check_features(checkpoint)?;
+            self.check_shape(checkpoint)?;
             Decoder::load(checkpoint, ops)
         });
         let teacher = teacher.transpose()?;
-        if self.settings.losses.feature > 0.0 && teacher.is_none() {
-            return Err(Error::usage("outputs of blocks can be compared only with those of a dense model")
-                .next("pass --teacher MODEL"));
+        let losses = self.settings.losses;
+        if teacher.is_none() && (losses.feature > 0.0 || losses.distillation > 0.0) {
+            return Err(Error::usage("outputs can be compared only with those of a dense model")
+                .next("pass --teacher MODEL, or leave --distill and --feature out"));
         }
         if self.settings.residual {
             let dense = teacher.as_ref().ok_or_else(|| {
@@ -184,13 +207,15 @@ impl Run<'_> {
         Ok((student, teacher))
     }
 
-    /// Outputs of blocks can be compared only where there are as many, of the same width.
-    fn check_features(&self, teacher: &Checkpoint) -> Result<()> {
+    /// Blocks can be compared only where there are as many, of the same width.
+    fn check_shape(&self, teacher: &Checkpoint) -> Result<()> {
         let shape = |c: &Checkpoint| (c.config().layers.len(), c.config().hidden);
         let (ours, theirs) = (shape(self.checkpoint), shape(teacher));
-        if self.settings.losses.feature > 0.0 && ours != theirs {
+        let compared = self.settings.losses.feature > 0.0 || self.settings.residual;
+        if compared && ours != theirs {
             let problem = format!("{ours:?} blocks and numbers a token, and the teacher has {theirs:?}");
-            return Err(Error::usage(problem).next("use the model's own dense original, or no --feature"));
+            return Err(Error::usage(problem)
+                .next("use the model's own dense original, or neither --feature nor --residual"));
         }
         Ok(())
     }
@@ -303,7 +328,7 @@ impl Run<'_> {
     /// Writes the states that were kept beside the best, each as a folder of its own.
     fn write_others(
         &self,
-        student: &mut Student,
+        (plan, parameters): (&Plan, &mut Parameters),
         record: &Record,
         identity: &str,
     ) -> Result<Vec<KeptAccount>> {
@@ -311,45 +336,45 @@ impl Run<'_> {
         self.remove_others()?;
         let mut others = Vec::new();
         for (place, kept) in record.kept().iter().enumerate().skip(1) {
-            work.restore_kept(&mut student.parameters, record, place)?;
+            work.restore_kept(parameters, record, place)?;
             let folder = format!("{KEPT}{:07}", kept.step);
-            let output = self.output.join(&folder);
-            if self.settings.spec.method == Method::Lora {
-                student.refresh(self.how)?;
-                let base = self.checkpoint.path().to_string_lossy();
-                std::fs::create_dir_all(&output).map_err(|e| Error::writing(&output, &e))?;
-                write_adapter(&output, &self.settings.spec.lora, &base, &masters(student))?;
-            } else {
-                let changed = changed(self.checkpoint, self.how.ops, &student.plan, &student.parameters)?;
-                let recipe = json!({ "recover": self.settings, "step": kept.step });
-                let notes = Notes { identity: identity.to_owned(), recipe, seed: self.settings.seed };
-                save(self.checkpoint, &changed, &output, notes)?;
-            }
+            let recipe = json!({ "recover": self.settings, "step": kept.step });
+            let notes = Notes { identity: identity.to_owned(), recipe, seed: self.settings.seed };
+            self.write_trained((plan, parameters), &self.output.join(&folder), notes)?;
             others.push(KeptAccount { step: kept.step, perplexity: kept.valid.exp(), folder });
         }
         if !others.is_empty() {
-            work.restore_kept(&mut student.parameters, record, 0)?;
-            student.refresh(self.how)?;
+            work.restore_kept(parameters, record, 0)?;
         }
         Ok(others)
     }
 
+    /// Writes what was trained: a model, or an adapter.
+    fn write_trained(&self, trained: (&Plan, &Parameters), output: &Path, notes: Notes) -> Result<()> {
+        let config = self.checkpoint.config();
+        if self.settings.spec.method != Method::Lora {
+            return save(self.checkpoint, &changed(config, self.how.ops, trained), output, notes);
+        }
+        let base = self.checkpoint.path().to_string_lossy();
+        write_adapter(output, &self.settings.spec.lora, &base, &masters(config, trained))
+    }
+
     /// Writes the result, reads it again and measures what was written.
     fn write(&self, ended: Ended, identity: String, account: &mut Account) -> Result<()> {
-        let Ended { mut student, record, .. } = ended;
-        account.kept = self.write_others(&mut student, &record, &identity)?;
+        let Ended { student, record, teacher } = ended;
+        let Student { decoder, mut parameters, plan } = student;
+        drop((teacher, decoder));
+        parameters.finish();
+        account.kept = self.write_others((&plan, &mut parameters), &record, &identity)?;
         let perplexity = Curve::of(&account.history, account.dense_perplexity).svg();
         atomic::write(&self.output.join("curve.svg"), perplexity.as_bytes())?;
+        let notes = Notes { identity, recipe: json!({ "recover": self.settings }), seed: self.settings.seed };
+        self.write_trained((&plan, &parameters), self.output, notes)?;
         if self.settings.spec.method == Method::Lora {
             // Its masters are written as they are, so what was measured last is what is read.
-            let base = self.checkpoint.path().to_string_lossy();
-            return write_adapter(self.output, &self.settings.spec.lora, &base, &masters(&student));
+            return Ok(());
         }
-        let changed = changed(self.checkpoint, self.how.ops, &student.plan, &student.parameters)?;
-        let notes = Notes { identity, recipe: json!({ "recover": self.settings }), seed: self.settings.seed };
-        drop(student);
-        save(self.checkpoint, &changed, self.output, notes)?;
-        drop(changed);
+        drop((plan, parameters));
         let written = Checkpoint::open(&self.output.to_string_lossy())?;
         let decoder = Decoder::load(&written, self.how.ops)?;
         account.saved = self.mean(&decoder, &self.texts.valid)?.exp();
@@ -362,4 +387,15 @@ impl Run<'_> {
         account.gap = account.dense_perplexity.map(|dense| account.saved - dense);
         Ok(())
     }
+}
+
+/// Refuses a folder with a complete model or adapter in it, unless that may be replaced.
+pub(crate) fn check_finished(output: &Path, existing: Existing) -> Result<()> {
+    let finished = [MANIFEST, ADAPTER_CONFIG].iter().any(|name| output.join(name).exists());
+    if existing == Existing::Refuse && finished {
+        return Err(Error::usage("the folder already holds a complete model")
+            .file(output)
+            .next("`--overwrite` replaces it; another output folder keeps it"));
+    }
+    Ok(())
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::parameters::Parameters;
-use super::plan::{BlockPlan, NormPlan, Plan};
+use super::parameters::{Id, Parameters};
+use super::plan::{BlockPlan, NormPlan, Plan, Trained};
 use crate::artifact::{Existing, Resume, Stored};
 use crate::error::Result;
 use crate::job::rewrite::{Notes, Rewrite, storable};
@@ -15,92 +15,145 @@ use crate::model::block::{NormRole, Role};
 use crate::model::{Config, Weight};
 use crate::ops::Ops;
 
-/// Tensors that differ from those of the checkpoint.
-pub type Changed = BTreeMap<String, Vec<f32>>;
+/// Tensors that differ from those of the checkpoint: what each is made from, at the moment it is asked for.
+#[derive(Debug)]
+pub struct Changed<'a> {
+    ops: &'a dyn Ops,
+    parameters: &'a Parameters,
+    sources: BTreeMap<String, Source<'a>>,
+}
+
+/// Where the values of a tensor come from.
+#[derive(Debug)]
+enum Source<'a> {
+    Linear(&'a Trained),
+    /// Masters as they are.
+    Masters(Id),
+    /// Masters of a norm, and what its family leaves out when it is stored.
+    Norm(Id, f32),
+}
+
+impl Changed<'_> {
+    /// The values of a tensor of this shape, where they differ.
+    fn values(&self, name: &str, shape: (usize, usize)) -> Result<Option<Vec<f32>>> {
+        Ok(match self.sources.get(name) {
+            None => None,
+            Some(Source::Linear(trained)) => trained.values(shape, (self.ops, self.parameters), |v| v)?,
+            Some(Source::Masters(id)) => Some(self.parameters.values(*id).to_vec()),
+            Some(Source::Norm(id, offset)) => {
+                Some(self.parameters.values(*id).iter().map(|w| w - offset).collect())
+            }
+        })
+    }
+}
 
 /// Writes `checkpoint` with other values in place of what was trained.
-pub fn save(checkpoint: &Checkpoint, changed: &Changed, output: &Path, notes: Notes) -> Result<()> {
+pub fn save(checkpoint: &Checkpoint, changed: &Changed<'_>, output: &Path, notes: Notes) -> Result<()> {
+    rewrite(checkpoint, output, notes, &|name, stored| replaced(changed, name, stored))
+}
+
+/// Writes `checkpoint` as it is.
+pub(super) fn copy(checkpoint: &Checkpoint, output: &Path, notes: Notes) -> Result<()> {
+    rewrite(checkpoint, output, notes, &|_, stored| unchanged(stored))
+}
+
+fn rewrite(
+    checkpoint: &Checkpoint,
+    output: &Path,
+    notes: Notes,
+    change: &dyn Fn(&str, Stored) -> Result<Stored>,
+) -> Result<()> {
     let rewrite = Rewrite::open(checkpoint, output, notes, (Resume::Auto, Existing::Overwrite))?;
-    rewrite.run(&|name, stored| replaced(changed, name, stored), &mut |_, _| ())?;
+    rewrite.run(change, &mut |_, _| ())?;
     Ok(())
 }
 
+/// The tensor as it was.
+pub(super) fn unchanged(stored: Stored) -> Result<Stored> {
+    match stored {
+        Stored::Vector(vector) => Ok(Stored::Vector(vector)),
+        Stored::Matrix(weight) => storable(weight).map(Stored::Matrix),
+    }
+}
+
 /// The tensor with other values, where it has some: in its own layout, 16 bits for integers without a mask.
-pub(super) fn replaced(changed: &Changed, name: &str, stored: Stored) -> Result<Stored> {
-    match (changed.get(name), stored) {
-        (Some(values), Stored::Vector(_)) => Ok(values.clone().into()),
-        (None, Stored::Vector(vector)) => Ok(Stored::Vector(vector)),
-        (None, Stored::Matrix(weight)) => storable(weight).map(Stored::Matrix),
-        (Some(values), Stored::Matrix(weight)) => {
+pub(super) fn replaced(changed: &Changed<'_>, name: &str, stored: Stored) -> Result<Stored> {
+    let shape = match &stored {
+        Stored::Vector(_) => (0, 0),
+        Stored::Matrix(weight) => (weight.rows(), weight.cols()),
+    };
+    let Some(values) = changed.values(name, shape)? else { return unchanged(stored) };
+    match stored {
+        Stored::Vector(_) => Ok(values.into()),
+        Stored::Matrix(weight) => {
             let layout = match weight {
                 Weight::Ggml(_) | Weight::Packed(_) | Weight::Sieved { .. } => weight.widened()?,
                 other => other,
             };
-            layout.with_values(values).map(Stored::Matrix)
+            layout.with_values(&values).map(Stored::Matrix)
         }
     }
 }
 
-/// The tensors of the trained decoder that are not what they were, by name. Low-rank additions that are kept
+/// The tensors of a trained decoder that are not what they were, by name. Low-rank additions that are kept
 /// apart are not among them.
-pub fn changed(
-    checkpoint: &Checkpoint,
-    ops: &dyn Ops,
-    plan: &Plan,
-    parameters: &Parameters,
-) -> Result<Changed> {
-    let config = checkpoint.config();
+pub fn changed<'a>(
+    config: &Config,
+    ops: &'a dyn Ops,
+    (plan, parameters): (&'a Plan, &'a Parameters),
+) -> Changed<'a> {
     let names = config.architecture.family().names;
-    let mut all = Changed::new();
+    let mut sources = BTreeMap::new();
     for (index, block) in plan.blocks.iter().enumerate() {
-        all.extend(changed_block(checkpoint, ops, (block, index), parameters)?);
+        put_block(&mut sources, config, (block, index));
     }
     if let Some(plan) = plan.final_norm {
-        put_norm(&mut all, config, (names.final_norm, plan), parameters);
+        put_norm(&mut sources, config, (names.final_norm, plan));
     }
     let tables = [(plan.embedding, names.embedding), (plan.head, names.head)];
     for (id, name) in tables.into_iter().filter_map(|(id, name)| Some((id?, name))) {
-        all.insert(format!("{name}.weight"), parameters.values(id).to_vec());
+        sources.insert(format!("{name}.weight"), Source::Masters(id));
     }
-    Ok(all)
+    Changed { ops, parameters, sources }
 }
 
 /// The same of one block.
-pub(super) fn changed_block(
-    checkpoint: &Checkpoint,
-    ops: &dyn Ops,
-    (block, index): (&BlockPlan, usize),
-    parameters: &Parameters,
-) -> Result<Changed> {
-    let config = checkpoint.config();
-    let mut all = Changed::new();
+pub(super) fn changed_block<'a>(
+    config: &Config,
+    ops: &'a dyn Ops,
+    ((plan, parameters), index): ((&'a BlockPlan, &'a Parameters), usize),
+) -> Changed<'a> {
+    let mut sources = BTreeMap::new();
+    put_block(&mut sources, config, (plan, index));
+    Changed { ops, parameters, sources }
+}
+
+fn put_block<'a>(
+    to: &mut BTreeMap<String, Source<'a>>,
+    config: &Config,
+    (block, index): (&'a BlockPlan, usize),
+) {
     for role in NormRole::ALL {
         if let Some(plan) = block.norm(role) {
-            put_norm(&mut all, config, (&role.name(config, index), plan), parameters);
+            put_norm(to, config, (&role.name(config, index), plan));
         }
     }
     for role in Role::ALL {
-        let name = role.name(config, index);
-        let tensor = format!("{name}.weight");
-        let linear = block.linear(role);
+        let (name, linear) = (role.name(config, index), block.linear(role));
         if let Some(bias) = linear.bias {
-            all.insert(format!("{name}.bias"), parameters.values(bias).to_vec());
+            to.insert(format!("{name}.bias"), Source::Masters(bias));
         }
-        let info = checkpoint.tensors().tensors().get(&tensor);
-        let Some(&[rows, cols]) = info.map(|info| &info.shape[..]) else { continue };
-        if let Some(values) = linear.weight.values((rows, cols), (ops, parameters), |v| v)? {
-            all.insert(tensor, values);
+        if !linear.weight.keeps_apart() {
+            to.insert(format!("{name}.weight"), Source::Linear(&linear.weight));
         }
     }
-    Ok(all)
 }
 
 /// Norms are written as their family stores them: Gemma's without the one that is added when they are read.
-fn put_norm(all: &mut Changed, config: &Config, (name, plan): (&str, NormPlan), parameters: &Parameters) {
+fn put_norm(to: &mut BTreeMap<String, Source<'_>>, config: &Config, (name, plan): (&str, NormPlan)) {
     let offset = if config.architecture.family().norms == NormStorage::MinusOne { 1.0 } else { 0.0 };
-    let scale = parameters.values(plan.scale).iter().map(|w| w - offset).collect();
-    all.insert(format!("{name}.weight"), scale);
+    to.insert(format!("{name}.weight"), Source::Norm(plan.scale, offset));
     if let Some(bias) = plan.bias {
-        all.insert(format!("{name}.bias"), parameters.values(bias).to_vec());
+        to.insert(format!("{name}.bias"), Source::Masters(bias));
     }
 }

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::trainable::Spec;
+use super::trainable::{Extras, Method, Spec};
 use crate::error::{Error, Result};
 use crate::ops::backward::AdamStep;
 
@@ -53,9 +53,20 @@ impl Optimiser {
                 Schedule::Constant => 1.0,
             }
     }
-}
 
-impl Optimiser {
+    /// Refuses numbers that have no meaning.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |problem: &str, next: &str| Err(Error::usage(problem).next(next.to_owned()));
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            return refuse("a learning rate that is not above 0", "try --lr 1e-4");
+        }
+        let bounds = [self.clip, self.weight_decay];
+        if !bounds.iter().all(|bound| *bound >= 0.0 && bound.is_finite()) {
+            return refuse("clip and weight decay must be at least 0", "try --clip 1 --weight-decay 0");
+        }
+        Ok(())
+    }
+
     /// The step of this number, counted from 1, at `rate`, with gradients of norm `norm` clipped.
     pub fn adam(&self, (step, rate): (usize, f64), norm: f64) -> AdamStep {
         let clip = f64::from(self.clip);
@@ -133,8 +144,16 @@ impl Settings {
         if self.steps == 0 || self.batch == 0 || self.length < 2 || self.every == 0 || self.windows == 0 {
             return refuse("steps, batch, every and windows must be at least 1, and length 2", "change them");
         }
-        if !(self.optimiser.lr > 0.0 && self.optimiser.lr.is_finite()) {
-            return refuse("a learning rate that is not above 0", "try --lr 1e-4");
+        self.optimiser.check()?;
+        let Extras { norms, embedding } = self.spec.extras;
+        if self.spec.method == Method::Lora && (norms || embedding) {
+            return refuse(
+                "an adapter holds low-rank additions alone",
+                "leave --train out, or choose masklora",
+            );
+        }
+        if self.residual && self.spec.method != Method::Lora {
+            return refuse("only additions of the method lora begin as a residual", "leave --residual out");
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse("dropout must lie in [0, 1)", "try --dropout 0.05");
@@ -153,12 +172,15 @@ impl Settings {
                 "change them",
             );
         }
+        if !(self.improvement >= 0.0 && self.improvement.is_finite()) {
+            return refuse("the least improvement must be at least 0", "try --improvement 0.01");
+        }
         Ok(())
     }
 
     /// Sequences that go through the model together: about 2048 tokens at once.
     pub fn together(&self) -> usize {
-        (2048 / self.length).clamp(1, self.batch)
+        (2048 / self.length).clamp(1, self.batch.max(1))
     }
 }
 

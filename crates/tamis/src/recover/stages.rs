@@ -17,13 +17,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::checkpoint;
 use super::curve::Curve;
 use super::estimate::Estimate;
 use super::log;
 use super::parameters::Parameters;
 use super::report::Account;
 use super::run::{Event, Run, Watch};
-use super::save::{Changed, save};
+use super::save::copy;
 use super::settings::Settings;
 use super::trainable::Method;
 use crate::artifact::digest::sha256;
@@ -41,7 +42,7 @@ use crate::workers::Alone;
 
 /// Name of the folder inside the output folder.
 pub const FOLDER: &str = ".stages";
-const PLAN: &str = "plan.json";
+pub(super) const PLAN: &str = "plan.json";
 const ACCOUNT: &str = "account.json";
 
 /// How every stage leaves out weights.
@@ -66,8 +67,6 @@ pub struct Stages<'a> {
     pub pruning: Pruning<'a>,
     /// Share of zeros after each stage, rising.
     pub sparsities: Vec<Sparsity>,
-    /// What to do with an unfinished run in the output folder.
-    pub resume: Resume,
 }
 
 /// Which stage a run is in.
@@ -141,11 +140,12 @@ impl Stages<'_> {
     /// Memory of training, at most as much as with the zeros of the first stage, and of pruning.
     pub fn estimate(&self) -> Result<(Estimate, job::Estimate)> {
         self.check()?;
+        self.check_output()?;
         // A dense model has no masks, so all its linears are counted, and then what the first stage keeps of them.
         let mut settings = self.run.settings.clone();
         let masked = settings.spec.method == Method::Masked;
         settings.spec.method = if masked { Method::Full } else { Method::Lora };
-        let mut estimate = Run { settings: &settings, ..self.run }.estimate()?;
+        let mut estimate = Run { settings: &settings, ..self.run }.planned()?;
         let density = 1.0 - self.sparsities[0].get();
         if masked {
             let linears = Parameters::bytes(self.weights(|_| true));
@@ -203,11 +203,30 @@ impl Stages<'_> {
         self.work().join((index + 1).to_string())
     }
 
+    /// Refuses an output folder with something that is not to be replaced.
+    fn check_output(&self) -> Result<()> {
+        let unfinished =
+            |name: &str| self.run.policy.0 == Resume::Auto && self.run.output.join(name).exists();
+        if unfinished(checkpoint::FOLDER) {
+            return Err(Error::usage("the folder holds an unfinished run without stages")
+                .file(self.run.output)
+                .next(
+                    "give its command again, choose another output folder, or discard it: --resume never",
+                ));
+        }
+        if unfinished(FOLDER) && self.work().join(PLAN).exists() {
+            // A finished model there is this run's own, which was killed before it removed its stages.
+            return Ok(());
+        }
+        self.run.check_output()
+    }
+
     /// Takes over what an earlier run of the same identity left, or begins a new one.
     fn begin(&self, identity: &str) -> Result<()> {
         let (work, plan) = (self.work(), self.work().join(PLAN));
-        if self.resume == Resume::Never {
-            atomic::remove_folder(&work, PLAN)?;
+        self.check_output()?;
+        if self.run.policy.0 == Resume::Never {
+            self.run.clear()?;
         }
         let known = match fs::read(&plan) {
             Ok(bytes) => Some(bytes),
@@ -215,7 +234,6 @@ impl Stages<'_> {
             Err(e) => return Err(Error::reading(&plan, &e)),
         };
         let Some(known) = known else {
-            self.run.check_output()?;
             // What a removal that was killed has left is nobody's.
             atomic::remove_folder(&work, PLAN)?;
             fs::create_dir_all(&work).map_err(|e| {
@@ -281,7 +299,7 @@ impl Stages<'_> {
             settings: &settings,
             output: &mended,
             // A model without its account was written by a run that was killed before it wrote that.
-            existing: Existing::Overwrite,
+            policy: (Resume::Auto, Existing::Overwrite),
             teacher_cache: self.run.teacher_cache.or(come_again.then_some(&*cache)),
             ..self.run
         };
@@ -309,6 +327,9 @@ impl Stages<'_> {
     fn join(&self, accounts: &[Account]) -> Result<Account> {
         let last = accounts.last().ok_or_else(|| Error::usage("a run in stages without a stage"))?;
         let mut whole = Account { steps: 0, tokens: 0, skipped_steps: 0, ..last.clone() };
+        let recipe = self.recipe(0)?;
+        let pruning = job::Estimate::of(&self.job(self.run.checkpoint, &recipe, self.run.output))?;
+        whole.predicted_memory_bytes = pruning.peak;
         whole.history.clear();
         let mut seconds = 0.0;
         for (account, sparsity) in accounts.iter().zip(&self.sparsities) {
@@ -337,7 +358,7 @@ impl Stages<'_> {
         atomic::write(&self.run.output.join("curve.svg"), curve.as_bytes())?;
         let recipe = json!({ "recover": self.run.settings, "stages": account.stages, "prune": self.recipe(count - 1)?.to_json() });
         let notes = Notes { identity, recipe, seed: self.run.settings.seed };
-        save(&mended, &Changed::new(), self.run.output, notes)?;
+        copy(&mended, self.run.output, notes)?;
         drop(mended);
         atomic::remove_folder(&self.work(), PLAN)
     }

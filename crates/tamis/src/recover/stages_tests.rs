@@ -80,12 +80,11 @@ impl Setup {
                 settings: &self.settings,
                 texts: &self.texts,
                 output,
-                existing: Existing::Refuse,
+                policy: (resume, Existing::Refuse),
                 teacher_cache: None,
             },
             pruning: Pruning { recipe: &recipe, calibration: None, ops: &ops, threads: Threads::ONE },
             sparsities: SHARES.map(|s| Sparsity::new(s).unwrap()).into(),
-            resume,
         })
     }
 }
@@ -172,7 +171,7 @@ fn the_memory_planned_is_that_of_the_first_stage() {
         assert_eq!(stopped.unwrap_err().kind(), Kind::Stopped);
         let pruned = dir.path().join(FOLDER).join("1/pruned");
         let pruned = Checkpoint::open(pruned.to_str().unwrap()).unwrap();
-        let first = setup.with(here, |stages| Run { checkpoint: &pruned, ..stages.run }.estimate().unwrap());
+        let first = setup.with(here, |stages| Run { checkpoint: &pruned, ..stages.run }.planned().unwrap());
         assert_eq!((planned.optimiser, planned.base), (first.optimiser, first.base), "{method:?}");
         assert_eq!(method == Method::MaskLora, planned.base > 0);
     }
@@ -192,6 +191,31 @@ fn what_was_begun_otherwise_is_not_taken_over_unless_asked_to_begin_anew() {
     assert_eq!(weights(one.path()), weights(dir.path()));
     setup.settings.spec.method = Method::Full;
     assert_eq!(setup.run(dir.path(), 1, &mut never).unwrap_err().kind(), Kind::Usage);
+}
+
+#[test]
+fn runs_with_and_without_stages_do_not_share_a_folder() {
+    let setup = Setup::new();
+    let (staged, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    setup.run(staged.path(), 1, &mut |event| matches!(event, Event::Step(_))).unwrap_err();
+    let pruned = staged.path().join(FOLDER).join("1/pruned");
+    let pruned = Checkpoint::open(pruned.to_str().unwrap()).unwrap();
+    let train = |output: &Path, stop: bool| {
+        setup.with((output, 1, Resume::Auto), |stages| {
+            Run { checkpoint: &pruned, ..stages.run }
+                .carry_out(&mut |event| match event {
+                    Event::Step(_) if stop => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                })
+                .unwrap_err()
+        })
+    };
+    let error = train(staged.path(), false);
+    assert!(error.to_string().contains("unfinished run in stages"), "{error}");
+    assert_eq!(train(plain.path(), true).kind(), Kind::Stopped);
+    let error = setup.run(plain.path(), 1, &mut never).unwrap_err();
+    assert!(error.to_string().contains("unfinished run without stages"), "{error}");
+    setup.stages(plain.path(), 1, Resume::Never, &mut never).unwrap();
 }
 
 #[test]

@@ -71,11 +71,6 @@ impl Teacher {
         self.cache.is_some()
     }
 
-    /// The model.
-    pub fn decoder(&self) -> &Decoder {
-        &self.decoder
-    }
-
     /// What `losses` needs to know about the sequences at `places`, whose tokens follow one another.
     pub fn say(
         &mut self,

@@ -52,10 +52,24 @@ impl LoraSpec {
     }
     /// Whether a linear of this name gets an adapter.
     pub fn matches(&self, name: &str) -> bool {
-        self.targets
-            .iter()
-            .any(|t| name == t || name.strip_suffix(t.as_str()).is_some_and(|n| n.ends_with('.')))
+        self.targets.iter().any(|target| ends(name, target))
     }
+    /// Refuses targets that are none of the linears of these names.
+    fn check(&self, names: &[String]) -> Result<()> {
+        let next = "name linears as the model does: q_proj, v_proj, gate_proj";
+        if self.targets.is_empty() {
+            return Err(Error::usage("no linear is named that an adapter could be beside").next(next));
+        }
+        match self.targets.iter().find(|target| !names.iter().any(|name| ends(name, target))) {
+            Some(target) => Err(Error::usage(format!("no linear is called {target}")).next(next)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the last parts of a name are these.
+fn ends(name: &str, last: &str) -> bool {
+    name == last || name.strip_suffix(last).is_some_and(|first| first.ends_with('.'))
 }
 
 /// What is trained besides what the method names.
@@ -99,11 +113,9 @@ pub fn prepare(decoder: Decoder, spec: &Spec) -> Result<Student> {
         plan.blocks.push(builder.block(block, index)?);
     }
     builder.ends(&decoder, &mut plan);
-    let Builder { parameters, matched, pruned, .. } = builder;
-    if matches!(spec.method, Method::Lora | Method::MaskLora) && matched == 0 {
-        let targets = spec.lora.targets.join(", ");
-        return Err(Error::usage(format!("no linear is called {targets}"))
-            .next("name linears as the model does: q_proj, v_proj, gate_proj"));
+    let Builder { parameters, names, pruned, .. } = builder;
+    if matches!(spec.method, Method::Lora | Method::MaskLora) {
+        spec.lora.check(&names)?;
     }
     if matches!(spec.method, Method::Masked | Method::MaskLora) && pruned == 0 {
         return Err(Error::usage("no linear of this model is pruned, so there is no mask to keep")
@@ -117,8 +129,8 @@ struct Builder<'a> {
     spec: &'a Spec,
     parameters: Parameters,
     random: ChaCha8Rng,
-    /// Linears with an adapter.
-    matched: usize,
+    /// Linears.
+    names: Vec<String>,
     /// Linears with a mask.
     pruned: usize,
 }
@@ -126,7 +138,7 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn new(config: &'a Config, spec: &'a Spec) -> Self {
         let random = ChaCha8Rng::seed_from_u64(spec.seed);
-        Self { config, spec, parameters: Parameters::default(), random, matched: 0, pruned: 0 }
+        Self { config, spec, parameters: Parameters::default(), random, names: vec![], pruned: 0 }
     }
 
     fn block(&mut self, block: &Block, index: usize) -> Result<BlockPlan> {
@@ -134,11 +146,13 @@ impl<'a> Builder<'a> {
         for role in Role::ALL {
             let Some(linear) = block.linear(role) else { continue };
             let name = role.name(self.config, index);
-            plan.linear_mut(role).weight = self.weight(&name, &linear.weight)?;
+            plan.linear_mut(role).weight =
+                self.weight(&name, &linear.weight).map_err(|e| e.tensor(name.clone()))?;
             if let Some(bias) = linear.bias.as_ref().filter(|_| self.spec.extras.norms) {
                 plan.linear_mut(role).bias =
                     Some(self.parameters.add(format!("{name}.bias"), bias.clone(), false));
             }
+            self.names.push(name);
         }
         for role in NormRole::ALL {
             if let Some(norm) = block.norm(role).filter(|_| self.spec.extras.norms) {
@@ -154,6 +168,10 @@ impl<'a> Builder<'a> {
         let tensor = format!("{name}.weight");
         let kept = || weight.kept().map(|flags| Arc::new(Kept::new(&flags)));
         Ok(match method {
+            Method::Full if weight.kept().is_some() => {
+                return Err(Error::usage("this linear is pruned, and the method full would fill its holes")
+                    .next("use --method masked, or export the model dense first"));
+            }
             Method::Full => Trained::Dense(self.parameters.add(tensor, weight.to_f32(Alpha::ONE), true)),
             Method::Masked => match kept() {
                 Some(kept) => {
@@ -181,9 +199,8 @@ impl<'a> Builder<'a> {
         let (rows, cols, rank) = (weight.rows(), weight.cols(), self.spec.lora.rank);
         if rank == 0 || rank > rows.min(cols) {
             let problem = format!("rank {rank} for a linear of {cols} inputs and {rows} outputs");
-            return Err(Error::usage(problem).tensor(name).next("choose a smaller --rank"));
+            return Err(Error::usage(problem).next("choose a smaller --rank"));
         }
-        self.matched += 1;
         let bound = 1.0 / (cols as f32).sqrt();
         let a = (0..rank * cols).map(|_| bound * (self.random.next_u32() as f32 / (1u64 << 31) as f32 - 1.0));
         let a = a.collect();

@@ -56,8 +56,6 @@ pub struct Progress<'a> {
     pub loss: f64,
     /// The last validation.
     pub point: Option<&'a Point>,
-    /// Whether it was measured just now.
-    pub fresh: bool,
 }
 
 /// Sees the first validation as step 0, and every step; `Break` finishes it, saves, and ends the run.
@@ -128,11 +126,17 @@ impl<'a> Trainer<'a> {
             teacher.keep(&books.path().join("teacher.bin"), identity)?;
         }
         self.student.refresh(self.how)?;
-        books.open_log(output, record.step)?;
+        books.open_log(output, (!record.history.is_empty()).then_some(record.step))?;
         if record.history.is_empty() {
-            self.validate(&mut books, &mut record, (None, Since::default()))?;
+            if !self.validate(&mut books, &mut record, (None, Since::default()))? {
+                return Err(Error::new(
+                    Kind::NonFinite,
+                    "the model's loss is not finite before any training",
+                )
+                .next("check the model with tamis eval"));
+            }
             let (steps, point) = (self.settings.steps, &record.history[0]);
-            let begin = Progress { step: 0, steps, loss: point.valid, point: Some(point), fresh: true };
+            let begin = Progress { step: 0, steps, loss: point.valid, point: Some(point) };
             if self.workers.agree(watch(begin)).is_break() {
                 return Err(stopped(0, &books));
             }
@@ -150,33 +154,32 @@ impl<'a> Trainer<'a> {
         self.how.ops.buffers().release();
         while record.step < steps && !self.is_stale(record) {
             let started = Instant::now();
-            let Some(stepped) = self.step(record, &mut order)? else {
+            let stepped = self.step(record, &mut order)?;
+            // The step counts, whatever became of it: `retreat` passes over it.
+            record.step += 1;
+            let Some(stepped) = stepped else {
                 failures += 1;
                 self.retreat(books, record, failures)?;
-                books.rewind(record.step)?;
                 since = Since::default();
                 continue;
             };
-            record.step += 1;
             since.time += started.elapsed();
             since.steps += 1;
             since.losses += stepped.losses;
             let mean = stepped.losses.next_token / self.rows() as f64;
             books.step(record.step, &stepped.losses, self.rows(), (stepped.rate, stepped.grad_norm))?;
             let due = record.step.is_multiple_of(self.settings.every) || record.step == steps;
-            let told = |record: &Record, fresh| {
-                let point = record.history.last();
-                (record.step, mean, point.cloned(), fresh)
+            let mut told = |record: &Record| {
+                watch(Progress { step: record.step, steps, loss: mean, point: record.history.last() })
             };
-            let (step, loss, point, fresh) = told(record, false);
-            let mine = watch(Progress { step, steps, loss, point: point.as_ref(), fresh });
-            let mut stop = self.workers.agree(mine).is_break();
+            let mut stop = self.workers.agree(told(record)).is_break();
             if due || stop {
-                self.validate(books, record, (Some(&stepped), std::mem::take(&mut since)))?;
-                let (step, loss, point, fresh) = told(record, true);
-                let mine = watch(Progress { step, steps, loss, point: point.as_ref(), fresh });
+                if !self.validate(books, record, (Some(&stepped), std::mem::take(&mut since)))? {
+                    failures += 1;
+                    self.retreat(books, record, failures)?;
+                }
                 // Nobody comes back from here before the first has saved.
-                stop |= self.workers.agree(mine).is_break();
+                stop |= self.workers.agree(told(record)).is_break();
             }
             if stop && record.step < steps {
                 return Err(stopped(record.step, books));
@@ -265,12 +268,12 @@ impl<'a> Trainer<'a> {
         Ok(rate)
     }
 
-    /// Back to the last save, past the batch that failed, at half the rate.
-    fn retreat(&mut self, books: &Books<'a>, record: &mut Record, failures: usize) -> Result<()> {
+    /// Back to the last save, past the batches since then, at half the rate.
+    fn retreat(&mut self, books: &mut Books<'a>, record: &mut Record, failures: usize) -> Result<()> {
         if failures > TRIES {
             return Err(Error::new(
                 Kind::NonFinite,
-                format!("loss or gradients were not finite at step {}, {failures} times", record.step + 1),
+                format!("loss or gradients were not finite at step {}, {failures} times", record.step),
             )
             .next("choose a smaller --lr, or --clip 1"));
         }
@@ -280,18 +283,20 @@ impl<'a> Trainer<'a> {
         let (rate, skipped) = (record.rate / 2.0, record.skipped);
         *record = saved;
         record.rate = rate;
-        record.skipped = skipped + (failed + 1 - record.step) * self.settings.batch;
+        record.skipped = skipped + (failed - record.step) * self.settings.batch;
+        self.how.ops.buffers().release();
         books.restore(&mut self.student.parameters, record)?;
+        books.rewind(record.step)?;
         self.student.refresh(self.how)
     }
 
-    /// Measures, asserts the masks, and saves.
+    /// Measures, asserts the masks, and saves; gives whether what was measured is finite, and only then has saved.
     fn validate(
         &mut self,
         books: &mut Books<'a>,
         record: &mut Record,
         (last, since): (Option<&Stepped>, Since),
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let violations = violations(&self.student);
         if violations > 0 {
             return Err(Error::new(
@@ -305,6 +310,9 @@ impl<'a> Trainer<'a> {
         let mean =
             |windows: &[u32]| mean_loss(self.how, self.workers, &self.student.decoder, (windows, length));
         let valid = mean(&self.texts.valid)?;
+        if !valid.is_finite() {
+            return Ok(false);
+        }
         let also = self.texts.also.as_deref().map(mean).transpose()?;
         let seconds = since.time.as_secs_f64();
         let tokens = (since.steps * self.rows()) as f64;
@@ -324,14 +332,12 @@ impl<'a> Trainer<'a> {
             tokens_per_second: (since.steps > 0).then(|| tokens / seconds),
             seconds: record.history.last().map_or(0.0, |p| p.seconds) + seconds,
         });
-        if !valid.is_finite() {
-            return Err(Error::new(Kind::NonFinite, format!("the validation loss is {valid}")));
-        }
         // Improvements count from the first validation on: a model that only gets worse is not trained on.
         record.stale = if valid < best - self.settings.improvement { 0 } else { record.stale + 1 };
         // A save takes memory of its own.
         buffers.release();
-        books.save(&self.student.parameters, record, self.settings.keep)
+        books.save(&self.student.parameters, record, self.settings.keep)?;
+        Ok(true)
     }
 }
 

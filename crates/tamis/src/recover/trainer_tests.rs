@@ -142,7 +142,7 @@ impl Setup {
             settings,
             texts: &self.texts,
             output,
-            existing: Existing::Refuse,
+            policy: (Resume::Auto, Existing::Refuse),
             teacher_cache: None,
         }
     }
@@ -281,6 +281,132 @@ fn rates_that_break_the_numbers_are_halved_and_then_given_up() {
         .carry_out(&mut |_| ControlFlow::Continue(()))
         .unwrap_err();
     assert_eq!((error.kind(), error.exit_code()), (Kind::NonFinite, 5), "{error}");
+    assert!(error.to_string().contains("5 times"), "{error}");
+}
+
+#[test]
+fn a_rate_that_is_bearable_when_halved_is_halved_and_the_run_goes_on() {
+    let setup = Setup::new();
+    // The first steps only raise the rate, so the run has something to go back to.
+    let mut settings = Settings { steps: 8, every: 1, ..settings(Method::Masked) };
+    settings.optimiser = Optimiser { lr: RUINOUS, warmup: 8, clip: 0.0, ..settings.optimiser };
+    let run = |threads: usize, stops: &[usize]| {
+        let dir = tempfile::tempdir().unwrap();
+        let ops = cpu(threads, Precision::F32);
+        for stop in stops {
+            let result = setup.run(how(&ops), &settings, dir.path()).carry_out(&mut |event| match event {
+                Event::Step(p) if p.step >= *stop => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            });
+            assert_eq!(result.unwrap_err().kind(), Kind::Stopped);
+        }
+        let run = setup.run(how(&ops), &settings, dir.path());
+        let account = run.carry_out(&mut |_| ControlFlow::Continue(())).unwrap();
+        (account, steps(dir.path()))
+    };
+    let (account, lines) = run(1, &[]);
+    assert!(account.skipped_steps > 0 && account.steps == 8, "{account:?}");
+    assert!(account.history.iter().all(|point| point.valid.is_finite()));
+    assert_eq!(run(2, &[3]).1, lines);
+}
+
+/// A learning rate at which this model's products leave the range of f32 in the last of 8 steps of warm-up, and at a
+/// fraction of which they do not.
+const RUINOUS: f64 = 1e4;
+
+#[test]
+fn requests_that_would_not_do_what_they_say_are_refused() {
+    let setup = Setup::new();
+    let ops = cpu(1, Precision::F32);
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |settings: &Settings, teacher: bool, says: &str| {
+        let teacher = teacher.then_some(&setup.teacher);
+        let run = Run { teacher, ..setup.run(how(&ops), settings, dir.path()) };
+        for error in
+            [run.estimate().unwrap_err(), run.carry_out(&mut |_| ControlFlow::Continue(())).unwrap_err()]
+        {
+            assert!(error.kind() == Kind::Usage && error.to_string().contains(says), "{error}");
+        }
+    };
+    refused(&settings(Method::Lora), true, "low-rank additions alone");
+    refused(&settings(Method::Full), true, "fill its holes");
+    refused(&settings(Method::Masked), false, "--teacher");
+    refused(&Settings { residual: true, ..settings(Method::Masked) }, true, "--residual");
+    refused(&Settings { batch: 0, ..settings(Method::Masked) }, true, "at least 1");
+    let mut wrong = settings(Method::MaskLora);
+    wrong.spec.lora.targets.push("up_prj".into());
+    refused(&wrong, true, "no linear is called up_prj");
+    let mut wrong = settings(Method::Masked);
+    wrong.optimiser.clip = f32::NAN;
+    refused(&wrong, true, "--clip");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is begun");
+}
+
+#[test]
+fn additions_with_noise_end_with_the_same_bits_after_a_stop() {
+    let setup = Setup::new();
+    let mut settings = settings(Method::Lora);
+    settings.spec.extras.norms = false;
+    let ops = cpu(1, Precision::Bf16);
+    let adapter = |stops: &[usize], dropout: f32| {
+        let settings = Settings { dropout, ..settings.clone() };
+        let dir = tempfile::tempdir().unwrap();
+        for stop in stops.iter().copied().chain([99]) {
+            let result = setup.run(how(&ops), &settings, dir.path()).carry_out(&mut |event| match event {
+                Event::Step(p) if p.step >= stop => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            });
+            assert_eq!(result.is_ok(), stop == 99);
+        }
+        std::fs::read(dir.path().join("adapter_model.safetensors")).unwrap()
+    };
+    assert_eq!(adapter(&[], 0.1), adapter(&[2, 7], 0.1));
+    assert_ne!(adapter(&[], 0.1), adapter(&[], 0.0));
+}
+
+#[test]
+fn a_run_that_was_stopped_before_its_first_step_keeps_the_first_validation_in_its_log() {
+    let setup = Setup::new();
+    let settings = settings(Method::Masked);
+    let ops = cpu(1, Precision::Bf16);
+    let dir = tempfile::tempdir().unwrap();
+    let run = setup.run(how(&ops), &settings, dir.path());
+    let stopped = run.carry_out(&mut |event| match event {
+        Event::Before(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!(stopped.unwrap_err().kind(), Kind::Stopped);
+    let account = run.carry_out(&mut |_| ControlFlow::Continue(())).unwrap();
+    let metrics = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 12 + account.history.len());
+}
+
+#[test]
+fn one_run_a_folder_and_nothing_is_thrown_away_for_a_request_that_is_refused() {
+    let setup = Setup::new();
+    let settings = settings(Method::Masked);
+    let ops = cpu(1, Precision::Bf16);
+    let dir = tempfile::tempdir().unwrap();
+    let run = setup.run(how(&ops), &settings, dir.path());
+    let held = super::checkpoint::Folder::create(dir.path()).unwrap();
+    let error = run.carry_out(&mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(error.to_string().contains("is writing this folder"), "{error}");
+    drop(held);
+    let stopped = run.carry_out(&mut |event| match event {
+        Event::Step(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!(stopped.unwrap_err().kind(), Kind::Stopped);
+    let record = dir.path().join(FOLDER).join("record.json");
+    let anew = |settings: &Settings| {
+        let run =
+            Run { policy: (Resume::Never, Existing::Refuse), ..setup.run(how(&ops), settings, dir.path()) };
+        run.carry_out(&mut |_| ControlFlow::Continue(()))
+    };
+    let hopeless = Settings { steps: 0, ..settings.clone() };
+    assert_eq!(anew(&hopeless).unwrap_err().kind(), Kind::Usage);
+    assert!(record.exists());
+    assert_eq!(anew(&Settings { seed: 9, ..settings.clone() }).unwrap().steps, 12);
 }
 
 #[test]

@@ -7,18 +7,39 @@ use std::path::Path;
 
 use half::f16;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use tamis::artifact::{
-    ArtifactSource, BASE, Finish, Identity, MANIFEST, ORTHO, Part, Stored, Writer, verify,
+    ArtifactSource, BASE, Finish, Identity, MANIFEST, ORTHO, Part, Stored, Writer, inspect, verify,
 };
-use tamis::load::TensorSource as _;
+use tamis::compress::Threads;
+use tamis::error::Kind;
+use tamis::job::export;
+use tamis::load::{Checkpoint, TensorSource as _};
 use tamis::model::Weight;
 use tamis::recipe::{Format, Pattern, Recipe};
-use tamis_kernels::pack::{PackedMatrix, SparseRows};
+use tamis::units::Alpha;
+use tamis_kernels::pack::{
+    BitmapKind, BitmapMatrix, BlockData, BlockKind, BlockMatrix, DenseF32, PackedMatrix, SparseRows,
+};
 
-fn artifact() -> tempfile::TempDir {
+/// Writes these tensors as the only block of a small Llama.
+fn written(tensors: &[(String, Stored)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let identity = Identity::new("r".into(), "m".into(), None);
     let mut writer = Writer::create_or_resume(dir.path(), &identity, Default::default()).unwrap();
+    writer.put(Part::Block(0), tensors, BTreeMap::new()).unwrap();
+    let config = json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 8, "hidden_size": 64,
+        "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "max_position_embeddings": 64,
+        "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": false,
+    });
+    let Value::Object(config) = config else { panic!("it is an object") };
+    writer.finish(Finish { config, ..Finish::default() }).unwrap();
+    dir
+}
+
+fn artifact() -> tempfile::TempDir {
     let base =
         PackedMatrix::from_codes((3, 40), 3, 32, &[5; 120], vec![f16::ONE; 6], Some(vec![1; 6])).unwrap();
     let ortho = SparseRows::new((3, 40), vec![0, 1, 1, 2], vec![3, 39], vec![f16::ONE; 2]).unwrap();
@@ -26,14 +47,60 @@ fn artifact() -> tempfile::TempDir {
         ("model.layers.0.up.weight".into(), Weight::Sieved { base, ortho }.into()),
         ("model.norm.weight".into(), vec![1.0f32; 4].into()),
     ];
-    writer.put(Part::Block(0), &tensors, BTreeMap::new()).unwrap();
-    writer.finish(Finish::default()).unwrap();
-    dir
+    written(&tensors)
 }
 
-/// Opens and reads everything; the verdict does not matter.
+fn linear(name: &str, weight: Weight) -> (String, Stored) {
+    (format!("model.layers.0.{name}.weight"), weight.into())
+}
+
+/// Every layout with holes.
+fn pruned() -> tempfile::TempDir {
+    let parts = |rows: usize, cols: usize| {
+        let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.37).sin()).collect();
+        let kept: Vec<bool> = (0..rows * cols).map(|i| i % 3 == 0).collect();
+        let blocks: Vec<bool> = (0..rows.div_ceil(16) * cols.div_ceil(16)).map(|i| i % 2 == 0).collect();
+        (values, kept, blocks)
+    };
+    let bitmap = |rows, cols, kind| {
+        let (values, kept, _) = parts(rows, cols);
+        Weight::Bitmap(BitmapMatrix::from_dense((rows, cols), &values, &kept, kind).unwrap())
+    };
+    let blocks = |rows, cols, kind| {
+        let (values, _, blocks) = parts(rows, cols);
+        Weight::Blocks(BlockMatrix::from_dense((rows, cols), &values, &blocks, kind).unwrap())
+    };
+    let (values, kept, _) = parts(64, 40);
+    let embedding = DenseF32::new(8, 64, vec![0.5; 8 * 64]).unwrap();
+    written(&[
+        linear("self_attn.q_proj", bitmap(64, 64, BitmapKind::Bf16)),
+        linear("self_attn.k_proj", bitmap(16, 64, BitmapKind::Int8 { group: 32 })),
+        linear("self_attn.v_proj", bitmap(16, 64, BitmapKind::Int4 { group: 64 })),
+        linear("self_attn.o_proj", blocks(64, 64, BlockKind::Bf16)),
+        linear("mlp.gate_proj", blocks(40, 64, BlockKind::Int8)),
+        linear("mlp.up_proj", blocks(40, 64, BlockKind::Int4)),
+        linear("mlp.down_proj", Weight::Sparse(SparseRows::from_dense((64, 40), &values, &kept).unwrap())),
+        ("model.embed_tokens.weight".into(), Weight::F32(embedding).into()),
+        ("model.norm.weight".into(), vec![1.0f32; 64].into()),
+    ])
+}
+
+fn exported(folder: &Path) -> tamis::Result<()> {
+    let output = tempfile::tempdir().unwrap();
+    let (how, target) = ((Alpha::ONE, Threads::ONE), (output.path(), Default::default()));
+    export(&Checkpoint::open(folder.to_str().unwrap())?, how, target, &mut |_, _| {}).map(drop)
+}
+
+/// Opens, reads, inspects and exports everything; the verdict does not matter.
 fn exercise(folder: &Path) {
     verify(folder).ok();
+    if let Ok(checkpoint) = Checkpoint::open(folder.to_str().unwrap()) {
+        inspect(&checkpoint).ok();
+        // Every layer is a file that is synchronised, and a damaged configuration may ask for many.
+        if checkpoint.config().layers.len() < 4 {
+            exported(folder).ok();
+        }
+    }
     if let Ok(source) = ArtifactSource::open(folder) {
         for name in source.tensors().keys() {
             source.weight(name).ok();
@@ -83,6 +150,19 @@ proptest! {
     }
 
     #[test]
+    fn damaged_holes_never_panic(
+        file in prop::sample::select(vec![BASE, MANIFEST]),
+        edits in prop::collection::vec(any::<(u8, u32, u8)>(), 1..6),
+    ) {
+        let dir = pruned();
+        let path = dir.path().join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes, &edits);
+        fs::write(&path, bytes).unwrap();
+        exercise(dir.path());
+    }
+
+    #[test]
     fn damaged_recipes_never_panic(
         edits in prop::collection::vec(any::<(u8, u32, u8)>(), 0..8),
         name in prop::sample::select(vec!["int4-ortho", "rtn2"]),
@@ -105,6 +185,48 @@ proptest! {
         prop_assert!(Pattern::new("**").unwrap().matches(&name));
         prop_assert_eq!(Pattern::new("*").unwrap().matches(&name), !name.contains('.'));
     }
+}
+
+#[test]
+fn a_sound_artifact_with_holes_is_inspected_and_exported() {
+    let dir = pruned();
+    let report = inspect(&Checkpoint::open(dir.path().to_str().unwrap()).unwrap()).unwrap();
+    assert_eq!(report.tensors.iter().filter(|tensor| tensor.holes.is_some()).count(), 7);
+    exported(dir.path()).unwrap();
+}
+
+/// A matrix of which nothing is kept takes a few bytes a row, whatever it says of its size.
+#[test]
+fn places_that_no_file_backs_are_not_allocated() {
+    let side = 1 << 20;
+    let starts = vec![0; side / 16 + 1];
+    let blocks = BlockMatrix::from_parts((side, side), starts, vec![], BlockData::Bf16(vec![])).unwrap();
+    let dir = written(&[linear("mlp.up_proj", Weight::Blocks(blocks))]);
+    let report = inspect(&Checkpoint::open(dir.path().to_str().unwrap()).unwrap()).unwrap();
+    let holes = report.tensors[0].holes.unwrap();
+    assert_eq!((holes.kept, holes.blocks.removed), (0, (side / 16) * (side / 16)));
+    let error = exported(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), Kind::BadData);
+    assert!(error.to_string().contains("the configuration asks for [40, 64]"), "{error}");
+    // No other linear of that name is known to the configuration.
+    let blocks = BlockMatrix::from_parts((64, 64), vec![0; 5], vec![], BlockData::Bf16(vec![])).unwrap();
+    let dir = written(&[linear("mlp.other_proj", Weight::Blocks(blocks))]);
+    let error = exported(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("no linear of the configuration"), "{error}");
+}
+
+#[test]
+fn sparse_rows_without_a_column_are_refused() {
+    let nothing = SparseRows::from_dense((64, 40), &[0.0; 64 * 40], &[false; 64 * 40]).unwrap();
+    let dir = written(&[linear("mlp.down_proj", Weight::Sparse(nothing))]);
+    let path = dir.path().join(MANIFEST);
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["tensors"][0]["shape"] = json!([64, 0]);
+    fs::write(&path, manifest.to_string()).unwrap();
+    let source = ArtifactSource::open(dir.path()).unwrap();
+    let error = source.weight("model.layers.0.mlp.down_proj.weight").unwrap_err();
+    assert!(error.to_string().contains("0 columns"), "{error}");
+    exercise(dir.path());
 }
 
 fn recipe(text: &str) {

@@ -142,7 +142,13 @@ fn what_is_trained_can_be_written_and_read() {
     let keep = std::env::var_os("TAMIS_KEEP_ADAPTER").map(PathBuf::from);
     let temporary = tempfile::tempdir().unwrap();
     let folder = keep.clone().unwrap_or_else(|| temporary.path().join("adapter"));
-    write_adapter(&folder, &plan.lora, "llama-gqa", &masters(&student)).unwrap();
+    write_adapter(
+        &folder,
+        &plan.lora,
+        "llama-gqa",
+        &masters(student.decoder.config(), (&student.plan, &student.parameters)),
+    )
+    .unwrap();
     let adapter = open_adapter(&folder, checkpoint.config()).unwrap();
     assert_eq!(adapter.names().count(), 7);
 

@@ -153,7 +153,7 @@ impl Demo<'_> {
             settings: &settings,
             texts: &texts,
             output: &output,
-            existing: Existing::Overwrite,
+            policy: (Resume::Auto, Existing::Overwrite),
             teacher_cache: None,
         };
         watched("mend", self.args.shared.quiet, |watch| run.carry_out(watch))?;

@@ -5,15 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
+use tamis::artifact::check_free;
 use tamis::artifact::digest::sha256;
 use tamis::calibrate::{choose_windows, read_documents};
 use tamis::error::Error;
 use tamis::job::rewrite::Notes;
 use tamis::load::Checkpoint;
-use tamis::recover::local::{BlockReport, LocalSettings, Reconstruction};
+use tamis::recover::local::{BlockReport, LocalSettings, Reconstruction, steps};
 use tamis::recover::student::{Arithmetic, Checkpointing};
 
-use super::{optimiser, spec};
+use super::{flags, optimiser, spec};
 use crate::args;
 use crate::commands::compress::{stop_flag, token_stream};
 use crate::commands::{print_json, print_text};
@@ -26,48 +27,21 @@ const WINDOWS: usize = 128;
 /// Passes over them.
 const EPOCHS: usize = 2;
 
-/// Flags of training that a block by itself knows nothing of.
-fn refuse_foreign(args: &args::Recover) -> anyhow::Result<()> {
-    let foreign = [
-        (args.pruning.stages.is_some(), "--stages"),
-        (args.teacher_cache.is_some(), "--teacher-cache"),
-        (args.valid.is_some(), "--valid"),
-        (args.also_valid.is_some(), "--also-valid"),
-        (args.every.is_some(), "--every"),
-        (args.patience.is_some(), "--patience"),
-        (args.keep_best > 1, "--keep-best"),
-        (args.steps.is_some(), "--steps"),
-        (args.distill.is_some(), "--distill"),
-        (args.next_token.is_some(), "--next-token"),
-        (args.feature > 0.0, "--feature"),
-        (args.residual, "--residual"),
-    ];
-    if let Some((_, flag)) = foreign.iter().find(|(given, _)| *given) {
-        return Err(Error::usage(format!("{flag} means nothing to the method local"))
-            .next(
-                "leave it out (blocks are told --sequences and --epochs, and judged by tamis eval), or choose \
-                 another method",
-            )
-            .into());
-    }
-    Ok(())
-}
-
 pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
-    refuse_foreign(args)?;
     let started = Instant::now();
     let teacher = args.teacher.as_deref().ok_or_else(|| {
         Error::usage("a block learns from its dense original, and there is none").next("pass --teacher MODEL")
     })?;
     let (checkpoint, teacher) = (Checkpoint::open(&args.model)?, Checkpoint::open(teacher)?);
-    let length = args.length.min(checkpoint.config().context);
+    let length = flags::length(args, &checkpoint)?;
     let stream = token_stream(&checkpoint, &read_documents(&args.data)?)?;
-    let windows = choose_windows(&stream, args.sequences.unwrap_or(WINDOWS), length, args.seed)
-        .map_err(|e| e.or_file(&args.data))?;
+    let windows =
+        choose_windows(&stream, args.sequences.unwrap_or(WINDOWS), length, args.seed).map_err(|e| {
+            e.or_file(&args.data).next("give more text, fewer --sequences, or a smaller --length")
+        })?;
     let epochs = args.epochs.map_or(EPOCHS, |epochs| epochs.ceil() as usize).max(1);
-    let steps = epochs * windows.count();
-    let settings =
-        LocalSettings { spec: spec(args), optimiser: optimiser(args, 1.0, steps), epochs, seed: args.seed };
+    let optimiser = optimiser(args, 1.0, (steps(epochs, &windows) / 10).min(100));
+    let settings = LocalSettings { spec: spec(args), optimiser, epochs, seed: args.seed };
     let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
     let run = Reconstruction {
         checkpoint: &checkpoint,
@@ -78,8 +52,7 @@ pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
         policy: args.found.policy(),
     };
     if args.dry_run {
-        let streams = human_bytes(run.stream_bytes());
-        return print_text(&format!("streams of both models: {streams}\nnothing was written (--dry-run)\n"));
+        return dry_run(&run, args);
     }
     let recipe = json!({ "recover": settings });
     let identity = [recipe.to_string(), windows.digest(), teacher.fingerprint()?].concat();
@@ -96,6 +69,22 @@ pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
     print_text(&summary(&reports, args, started))
 }
 
+fn dry_run(run: &Reconstruction<'_>, args: &args::Recover) -> anyhow::Result<()> {
+    run.check()?;
+    check_free(&args.output, args.found.policy())?;
+    let (settings, streams) = (run.settings, run.stream_bytes());
+    if args.shared.json {
+        return print_json(&json!({ "tamis": {
+            "dry_run": true, "settings": settings, "stream_bytes": streams,
+        }}));
+    }
+    print_text(&format!(
+        "{} steps a block; streams of both models: {}\nnothing was written (--dry-run)\n",
+        steps(settings.epochs, run.windows),
+        human_bytes(streams),
+    ))
+}
+
 fn carry_out(
     run: &Reconstruction<'_>,
     args: &args::Recover,
@@ -104,7 +93,7 @@ fn carry_out(
     let stop = stop_flag()?;
     let mut bar = Progress::new("recover", args.shared.quiet);
     let reports = run.carry_out(&args.output, notes, &mut |block, total| {
-        let what = format!("block {}: {:.4} to {:.4}", block.index, block.before, block.after);
+        let what = format!("block {}: {} to {:.4}", block.index, difference(block.before, 4), block.after);
         bar.update(block.index as u64 + 1, total as u64, &what);
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -112,12 +101,17 @@ fn carry_out(
     Ok(reports?)
 }
 
+/// Nothing is known of blocks that an earlier run has trained.
+fn difference(before: Option<f64>, digits: usize) -> String {
+    before.map_or("-".into(), |before| format!("{before:.digits$}"))
+}
+
 fn summary(reports: &[BlockReport], args: &args::Recover, started: Instant) -> String {
     let mut table = Table::new(&["block", "difference before", "after"]);
     for report in reports {
         table.row(vec![
             report.index.to_string(),
-            format!("{:.5}", report.before),
+            difference(report.before, 5),
             format!("{:.5}", report.after),
         ]);
     }

@@ -70,7 +70,7 @@ fn planned<T>(
     let threads = Threads::new(threads(args.shared.threads));
     let pruning = Pruning { recipe: &recipe, calibration, ops: &*ops, threads };
     let sparsities = sparsities(shares, args.pruning.cubic)?;
-    then(&Stages { run, pruning, sparsities, resume: args.found.policy().0 })
+    then(&Stages { run, pruning, sparsities })
 }
 
 /// The shares as they stand, or the first and the last of a cubic schedule.

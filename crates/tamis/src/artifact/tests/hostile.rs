@@ -17,7 +17,7 @@ fn span(file: &[u8], name: &str) -> (usize, usize) {
 }
 
 /// Changes a file and makes the manifest agree, so that only structure can find it.
-fn forge(folder: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn forge(folder: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
     let path = folder.join(name);
     let mut bytes = fs::read(&path).unwrap();
     change(&mut bytes);

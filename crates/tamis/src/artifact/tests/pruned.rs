@@ -2,8 +2,9 @@
 
 use tamis_kernels::pack::{BitmapKind, BitmapMatrix, BlockKind, BlockMatrix};
 
+use super::hostile::forge;
 use super::*;
-use crate::artifact::inspect;
+use crate::artifact::{inspect, verify};
 use crate::load::{Checkpoint, TensorSource as _};
 use crate::units::Alpha;
 
@@ -63,9 +64,33 @@ fn others_are_told_to_keep_away() {
     let dir = written_pruned();
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap();
-    let quantization = &config["quantization_config"];
-    assert_eq!(quantization["quant_method"], "tamis");
+    let quantization = config["quantization_config"].as_object().unwrap();
+    // transformers warns of a method that it does not know, and refuses a folder that names none.
+    assert!(!quantization.contains_key("quant_method"));
     assert_eq!(quantization["pruned"]["csr f16"], json!(["model.layers.6.mlp.up_proj"]));
+}
+
+#[test]
+fn a_folder_with_holes_that_names_a_method_is_refused() {
+    let kept: Vec<bool> = (0..INNER * HIDDEN).map(|i| i % 3 == 0).collect();
+    let gate = BitmapMatrix::from_dense((INNER, HIDDEN), &[0.5; INNER * HIDDEN], &kept, BitmapKind::Bf16);
+    let gate = Weight::Bitmap(gate.unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path()).unwrap();
+    for (part, mut tensors) in model() {
+        for (_, stored) in tensors.iter_mut().filter(|(name, _)| name.ends_with("gate_proj.weight")) {
+            *stored = gate.clone().into();
+        }
+        writer.put(part, &tensors, BTreeMap::new()).unwrap();
+    }
+    writer.finish(finish()).unwrap();
+    verify(dir.path()).unwrap();
+    forge(dir.path(), "config.json", |bytes| {
+        let mut config: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        config["quantization_config"]["quant_method"] = json!("compressed-tensors");
+        *bytes = config.to_string().into_bytes();
+    });
+    assert!(verify(dir.path()).is_err());
 }
 
 #[test]

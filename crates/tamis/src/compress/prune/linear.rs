@@ -30,6 +30,11 @@ pub(in crate::compress) fn linear(
     threads: Threads,
 ) -> Result<Made> {
     let pruning = &plan.pruning;
+    let heard = match evidence {
+        Some(evidence) if clears_dead(pruning.score) => without_dead(w, evidence.dead()),
+        _ => None,
+    };
+    let w = &Weights { data: heard.as_deref().unwrap_or(w.data), ..*w };
     let (values, mask, record) = if pruning.score == Criterion::Sparsegpt {
         let factored = known(evidence)?.factored()?;
         let (values, mask) = if let Pattern::Tiers(allowed) = pruning.pattern {
@@ -48,6 +53,23 @@ pub(in crate::compress) fn linear(
     let weight = store((w.rows, w.cols), &values, &mask, (pruning, group))
         .map_err(|e| Error::bad_data(e.to_string()))?;
     Ok(Made { weight, record, fallback: Fallback::None })
+}
+
+/// Whether the weights of dead inputs are taken for zeros before a score sees them: the sweep and the brain surgeon
+/// would find them as dear as average ones.
+fn clears_dead(score: Criterion) -> bool {
+    score == Criterion::Sparsegpt || score.of_blocks().is_some()
+}
+
+/// The weights with zeros for those of dead inputs: nothing hears them, so they must cost nothing to leave out. None
+/// where all inputs are alive. SparseGPT's code does the same (arXiv 2301.00774, `W[:, dead] = 0`).
+fn without_dead(w: &Weights<'_>, dead: &[usize]) -> Option<Vec<f32>> {
+    if dead.is_empty() {
+        return None;
+    }
+    let mut data = w.data.to_vec();
+    data.chunks_exact_mut(w.cols).for_each(|row| dead.iter().for_each(|&column| row[column] = 0.0));
+    Some(data)
 }
 
 fn known(evidence: Option<&Evidence>) -> Result<&Evidence> {

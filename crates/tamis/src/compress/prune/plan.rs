@@ -14,6 +14,9 @@ use crate::compress::order::ActivationOrder;
 use crate::error::{Error, Result};
 use crate::units::Sparsity;
 
+/// Shares nearer to each other than this are the same: that of N of M is a quotient.
+const SAME: f64 = 1e-9;
+
 /// What a weight, or a block of weights, is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -170,30 +173,49 @@ impl Pruning {
             );
         }
         if let (Some(own), Some(asked)) = (self.pattern.sparsity(), self.sparsity)
-            && own != asked
+            && (own.get() - asked.get()).abs() > SAME
         {
             return refuse(
                 format!("\"{}\" leaves out {} of the weights, not {}", self.pattern, own.get(), asked.get()),
                 "leave the sparsity out, or choose another pattern",
             );
         }
-        if self.score == Criterion::Sparsegpt {
-            if self.update != Update::None || self.rounds != NonZeroUsize::MIN {
-                return refuse(
-                    "SparseGPT moves the kept weights itself, and at once".into(),
-                    "leave update and rounds out",
-                );
-            }
-            if matches!(self.pattern, Pattern::OfEach { .. } | Pattern::Tiers(_))
-                && order != ActivationOrder::None
-            {
-                return refuse(
-                    format!("SparseGPT can keep \"{}\" only if it visits neighbours together", self.pattern),
-                    "use order = \"none\"",
-                );
-            }
+        if self.score == Criterion::Sparsegpt { self.check_sparsegpt(order) } else { Ok(()) }
+    }
+
+    /// What the column sweep cannot do.
+    fn check_sparsegpt(&self, order: ActivationOrder) -> Result<()> {
+        let refuse = |problem: String, next: &str| Err(Error::usage(problem).next(next.to_owned()));
+        if self.update != Update::None || self.rounds != NonZeroUsize::MIN {
+            return refuse(
+                "SparseGPT moves the kept weights itself, and at once".into(),
+                "leave update and rounds out",
+            );
+        }
+        if self.pattern == Pattern::Matrix {
+            return refuse(
+                "SparseGPT chooses strip by strip, not by the whole matrix".into(),
+                "use pattern = \"rows\"",
+            );
+        }
+        if matches!(self.pattern, Pattern::OfEach { .. } | Pattern::Tiers(_))
+            && order != ActivationOrder::None
+        {
+            return refuse(
+                format!("SparseGPT can keep \"{}\" only if it visits neighbours together", self.pattern),
+                "use order = \"none\"",
+            );
         }
         Ok(())
+    }
+
+    /// Refuses a linear of `cols` inputs that the pattern cannot cut.
+    pub(crate) fn check_width(&self, cols: usize) -> Result<()> {
+        match self.pattern {
+            Pattern::OfEach { keep, of } => Pattern::neighbours(keep, of, cols).map(drop),
+            Pattern::Tiers(tiers) => tiers.check_width(cols),
+            Pattern::Rows | Pattern::Matrix | Pattern::Blocks { .. } => Ok(()),
+        }
     }
 
     /// Bits of a weight, kept or not, at most; `group` weights share a scale.

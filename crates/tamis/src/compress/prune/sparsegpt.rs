@@ -102,15 +102,15 @@ struct Rule {
 impl Rule {
     fn of(pattern: Pattern, sparsity: Sparsity, u: &InverseFactor) -> Result<Self> {
         match pattern {
-            Pattern::Rows | Pattern::Matrix => Ok(Self { slab: SLAB, choice: By::Share(sparsity) }),
+            Pattern::Rows => Ok(Self { slab: SLAB, choice: By::Share(sparsity) }),
             Pattern::OfEach { keep, of } => {
                 Pattern::neighbours(keep, of, u.size())?;
                 own_order(u, &format!("{keep} of {of} neighbours"))?;
                 Ok(Self { slab: of, choice: By::Each(keep) })
             }
-            Pattern::Blocks { .. } | Pattern::Tiers(_) => {
+            Pattern::Matrix | Pattern::Blocks { .. } | Pattern::Tiers(_) => {
                 Err(Error::usage(format!("SparseGPT alone knows no pattern \"{pattern}\""))
-                    .next("use a block score"))
+                    .next("use pattern \"rows\", or a block score"))
             }
         }
     }

@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use super::pattern::Blocked;
 use super::*;
 use crate::compress::synthetic::{correlated_gram, weights};
-use crate::compress::{ActivationOrder, Evidence, Gram, Threads, Weights, metric, naive};
-use crate::units::{Damping, Sparsity};
+use crate::compress::{
+    ActivationOrder, Evidence, Gram, Method, TensorPlan, Threads, Weights, compress_tensor, metric, naive,
+};
+use crate::units::{Alpha, Damping, Sparsity};
 
 const THREADS: Threads = Threads::ONE;
 
@@ -81,6 +83,10 @@ proptest! {
         let mask = pattern::blocks(&scores, Blocked { shape: (rows, cols), block: (r, c), least }, sparsity);
         let zeros = rows * cols - mask.kept();
         prop_assert!(zeros <= sparsity.zeros(rows * cols));
+        for column in (0..cols).step_by(c) {
+            let strips = (0..rows).step_by(r).filter(|&row| mask.row(row)[column]).count();
+            prop_assert!(strips >= least.min(rows.div_ceil(r)));
+        }
         for row in 0..rows {
             prop_assert_eq!(mask.row(row), mask.row(row / r * r));
             let blocks = mask.row(row).chunks(c).filter(|block| block[0]).count();
@@ -170,6 +176,40 @@ fn methods_stand_in_their_known_order() {
         let swept = layer.loss(&sparsegpt::prune(&layer.w(), u, (pattern, half()), THREADS).unwrap().0);
         let (magnitude, wanda) = (loss(Score::Magnitude), loss(Score::Wanda));
         assert!(swept < 0.6 * wanda && wanda < magnitude, "{pattern:?}: {swept} {wanda} {magnitude}");
+    }
+}
+
+/// Inputs that were never there cost nothing, however large their weights: a factor gives them the mean diagonal.
+#[test]
+fn weights_of_dead_inputs_go_first() {
+    let (rows, cols, dead) = (32, 64, 16);
+    let whole = correlated_gram(cols, 4 * cols, 23);
+    let live =
+        |at: usize| if at / cols < dead || at % cols < dead { 0.0 } else { whole.at(at / cols, at % cols) };
+    let gram = Gram::new(cols, 1, (0..cols * cols).map(live).collect()).unwrap();
+    for (score, pattern, share) in [
+        (Criterion::Sparsegpt, Pattern::Rows, 0.5),
+        (Criterion::Sparsegpt, Pattern::OfEach { keep: 1, of: 2 }, 0.5),
+        (Criterion::BrainSurgeon, Pattern::Blocks { rows: 16, cols: 16 }, 0.25),
+    ] {
+        let mut layer = Layer::of(&gram, rows, ActivationOrder::None, 23);
+        layer.data.chunks_exact_mut(cols).for_each(|row| row[..dead].fill(100.0));
+        let sparsity = Some(Sparsity::new(share).unwrap());
+        let pruning = Pruning { score, pattern, sparsity, least: 0, ..Pruning::default() };
+        let plan = TensorPlan {
+            method: Method::Prune,
+            order: ActivationOrder::None,
+            damping: Damping::new(0.01).unwrap(),
+            pruning,
+            ..TensorPlan::default()
+        };
+        let made = compress_tensor(&layer.w(), Some(&layer.evidence), &plan, THREADS).unwrap();
+        assert_eq!(made.receipt.dead_columns, dead);
+        let (kept, values) = (made.weight.kept().unwrap(), made.weight.to_f32(Alpha::ONE));
+        for at in (0..rows * cols).filter(|at| at % cols < dead) {
+            assert_eq!(values[at], 0.0, "{score:?} {pattern:?}");
+            assert!(!kept[at] || pattern == Pattern::OfEach { keep: 1, of: 2 }, "{score:?} {pattern:?}");
+        }
     }
 }
 

@@ -154,6 +154,14 @@ impl Tiers {
             format!("tiers {self} leave out {least} to {most} of the weights, not {}", sparsity.get());
         Err(Error::usage(problem).next("allow \"dense\" and \"none\" too, or ask for another share"))
     }
+
+    /// Errors: inputs that are not whole groups of the neighbours of a tier.
+    pub(super) fn check_width(&self, cols: usize) -> Result<()> {
+        self.all().try_for_each(|tier| match tier {
+            Tier::OfEach { keep, of } => Pattern::neighbours(keep.into(), of.into(), cols).map(drop),
+            Tier::Dense | Tier::Best { .. } | Tier::Removed => Ok(()),
+        })
+    }
 }
 
 impl fmt::Display for Tiers {
@@ -304,11 +312,7 @@ pub fn choose(
     threads: Threads,
 ) -> Result<Tiered> {
     tiers.check(sparsity)?;
-    for tier in tiers.all() {
-        if let Tier::OfEach { keep, of } = tier {
-            Pattern::neighbours(keep.into(), of.into(), losses.cols)?;
-        }
-    }
+    tiers.check_width(losses.cols)?;
     let (rows, across) = (losses.rows(), losses.across());
     let hulls = threads.map(rows.div_ceil(SIDE), |strip| -> Vec<Vec<Point>> {
         let of_block = |index| {

@@ -65,6 +65,30 @@ pub(super) fn allocate(job: &Job<'_>, plans: &mut Plans, watch: &mut Watch<'_>) 
     Ok(units.named(&shares))
 }
 
+/// Errors: text that the passes need and that is not there.
+pub(super) fn check_texts(job: &Job<'_>) -> Result<()> {
+    match job.recipe.allocation.over {
+        Over::Uniform => {}
+        Over::Owl => {
+            calibration(job)?;
+        }
+        Over::Slope | Over::Measured => {
+            held_out(job)?;
+        }
+    }
+    Ok(())
+}
+
+fn calibration<'j>(job: &'j Job<'_>) -> Result<&'j Calibration> {
+    let missing = || Error::usage("this allocation needs calibration text").next("pass --calibration FILE");
+    job.calibration.as_ref().ok_or_else(missing)
+}
+
+fn held_out<'j>(job: &'j Job<'_>) -> Result<&'j Windows> {
+    let missing = || Error::usage("this allocation judges on windows held out of calibration");
+    calibration(job)?.held_out.as_ref().ok_or_else(missing)
+}
+
 /// The shares as far as they are known before any pass: what an estimate needs.
 pub(super) fn assume(job: &Job<'_>, plans: &mut Plans) -> Result<()> {
     if job.recipe.allocation.is_level() {
@@ -87,21 +111,14 @@ impl Prepass<'_, '_, '_> {
         }
     }
 
-    fn calibration(&self) -> Result<&Calibration> {
-        let missing =
-            || Error::usage("this allocation needs calibration text").next("pass --calibration FILE");
-        self.job.calibration.as_ref().ok_or_else(missing)
-    }
-
     /// Windows that calibrate trials.
     fn trial_windows(&self) -> Result<Windows> {
-        Ok(self.calibration()?.windows.first(self.job.recipe.allocation.trial))
+        Ok(calibration(self.job)?.windows.first(self.job.recipe.allocation.trial))
     }
 
     /// Windows to judge on.
     fn held_out(&self) -> Result<Windows> {
-        let missing = || Error::usage("this allocation judges on windows held out of calibration");
-        Ok(judged(self.calibration()?.held_out.as_ref().ok_or_else(missing)?))
+        Ok(judged(held_out(self.job)?))
     }
 }
 
