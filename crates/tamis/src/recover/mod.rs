@@ -49,3 +49,5 @@ mod stages_tests;
 mod tests;
 #[cfg(test)]
 mod trainer_tests;
+#[cfg(test)]
+mod workers_tests;
