@@ -168,7 +168,7 @@ impl<'a> Builder<'a> {
         let tensor = format!("{name}.weight");
         let kept = || weight.kept().map(|flags| Arc::new(Kept::new(&flags)));
         Ok(match method {
-            Method::Full if weight.kept().is_some() => {
+            Method::Full if weight.is_pruned() => {
                 return Err(Error::usage("this linear is pruned, and the method full would fill its holes")
                     .next("use --method masked, or export the model dense first"));
             }
