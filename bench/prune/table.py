@@ -92,8 +92,9 @@ def extreme(answers, dense):
         for end, title in (("", "one shot"), ("-trained", "one shot, trained"), ("-gradual", "in stages, trained between")):
             found = answers.perplexity(f"unstructured{share}{end}")
             if found:
-                rows.append([f"{share} %", title, times(found, dense)])
-    return table(["zeros", "how", "perplexity", "x dense"], rows)
+                recovery = held_out(answers.recovery(f"unstructured{share}{end}"))
+                rows.append([f"{share} %", title, times(found, dense), *recovery])
+    return table(["zeros", "how", "perplexity", "x dense", "steps", "held-out C4 x dense", "zeros lost"], rows)
 
 
 SPEED = {
@@ -113,30 +114,43 @@ def speed(answers):
     return table(["weights", "MB a token", "prompt of 512, tokens/s", "single tokens/s"], rows)
 
 
+UNSTRUCTURED = {50: "sparsegpt50", 70: "unstructured70", 90: "unstructured90"}
+LINES = (
+    ("16 x 16 blocks", "#c30", {share: f"blocks{share}" for share in SHARES}),
+    ("blocks, mended", "#06c", {share: f"blocks{share}-mended" for share in SHARES}),
+    ("tiers", "#e90", {share: f"tiers{share}" for share in SHARES}),
+    ("tiers, mended", "#093", {share: f"tiers{share}-mended" for share in SHARES}),
+    ("SparseGPT", "#777", UNSTRUCTURED),
+    ("SparseGPT, trained", "#000", {share: f"{name}-trained" for share, name in UNSTRUCTURED.items()}),
+    ("SparseGPT, in stages", "#a0a", {share: f"unstructured{share}-gradual" for share in (70, 90)}),
+)
+
+
 def picture(answers, dense):
     """Perplexity over that of the dense model, logarithmic, by the share of zeros."""
-    width, height, left, bottom = 640, 400, 60, 50
-    most = 5000.0
-    place_x = lambda share: left + share / 60 * (width - left - 150)
+    width, height, left, right, bottom = 720, 420, 60, 170, 50
+    most = 1000.0
+    place_x = lambda share: left + share / 95 * (width - left - right)
     place_y = lambda value: height - bottom - math.log(min(value / dense, most)) / math.log(most) * (height - bottom - 40)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
            f'<rect width="{width}" height="{height}" fill="white"/>',
-           f'<text x="{width / 2}" y="20" text-anchor="middle" font-size="14">Perplexity over dense by the share of zeros</text>']
-    for times in (1, 1.4, 3, 10, 100, 1000):
-        y = place_y(dense * times)
-        out.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - 150}" y2="{y:.1f}" stroke="#ddd"/>')
-        out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{times:g}</text>')
-    out += [f'<text x="{place_x(share):.1f}" y="{height - bottom + 18}" text-anchor="middle">{share} %</text>' for share in (0, *SHARES)]
-    lines = (("blocks", "", "#c30", "16 x 16 blocks"), ("blocks", "-mended", "#06c", "blocks, mended"),
-             ("tiers", "", "#e90", "tiers"), ("tiers", "-mended", "#093", "tiers, mended"))
-    for number, (kind, end, colour, title) in enumerate(lines):
-        found = [(share, answers.perplexity(f"{kind}{share}{end}")) for share in SHARES]
-        if not any(value for _, value in found):
-            continue
+           f'<text x="{(width - right) / 2}" y="20" text-anchor="middle" font-size="14">Perplexity over dense by the share of zeros</text>']
+    for factor in (1, 1.4, 3, 10, 30, 100, 300, 1000):
+        y = place_y(dense * factor)
+        out.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - right}" y2="{y:.1f}" stroke="#ddd"/>')
+        out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{factor:g}</text>')
+    shares = (0, *SHARES, 70, 90)
+    out += [f'<text x="{place_x(share):.1f}" y="{height - bottom + 18}" text-anchor="middle">{share} %</text>' for share in shares]
+    number = 0
+    for title, colour, names in LINES:
+        found = [(share, answers.perplexity(name)) for share, name in names.items()]
         points = [(place_x(share), place_y(value["value"])) for share, value in found if value]
+        if not points:
+            continue
         out.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" fill="none" stroke="{colour}"/>')
         out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in points]
-        out.append(f'<text x="{width - 140}" y="{60 + 20 * number}" fill="{colour}">{title}</text>')
+        out.append(f'<text x="{width - right + 14}" y="{60 + 20 * number}" fill="{colour}">{title}</text>')
+        number += 1
     return "\n".join(out) + "\n</svg>\n"
 
 
