@@ -43,7 +43,6 @@ pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Resul
         output: &args.output,
         policy: args.found.policy(),
     };
-    job.check()?;
     let estimate = Estimate::of(&job)?;
     if args.dry_run {
         return if workers.is_first() { dry_run(args, &job, &estimate) } else { Ok(()) };
@@ -161,6 +160,7 @@ pub(crate) fn token_stream(checkpoint: &Checkpoint, documents: &[String]) -> Res
 }
 
 fn dry_run(args: &args::Compress, job: &Job<'_>, estimate: &Estimate) -> anyhow::Result<()> {
+    job.check()?;
     job.check_output()?;
     if args.shared.json {
         return print_json(&json!({ "dry_run": true, "estimate": estimate }));

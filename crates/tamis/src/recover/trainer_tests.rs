@@ -101,6 +101,14 @@ pub(super) fn how(ops: &dyn Backward) -> Arithmetic<'_> {
     Arithmetic { ops, cache: CacheType::F32, exact: false, checkpointing: Checkpointing::Off }
 }
 
+/// Stops a run after this step.
+fn until(stop: usize) -> impl FnMut(Event<'_>) -> ControlFlow<()> {
+    move |event| match event {
+        Event::Step(p) if p.step >= stop => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    }
+}
+
 pub(super) struct Setup {
     student: Checkpoint,
     teacher: Checkpoint,
@@ -193,10 +201,7 @@ fn a_run_that_was_stopped_ends_with_the_same_bits() {
     {
         let ops = cpu(threads, Precision::Bf16);
         let how = Arithmetic { checkpointing, ..how(&ops) };
-        let result = setup.run(how, &settings, parts.path()).carry_out(&mut |event| match event {
-            Event::Step(p) if p.step >= stop => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        });
+        let result = setup.run(how, &settings, parts.path()).carry_out(&mut until(stop));
         assert_eq!(result.is_ok(), stop == 99);
         assert!(result.is_ok() || result.unwrap_err().kind() == Kind::Stopped);
     }
@@ -212,10 +217,7 @@ fn the_best_states_are_kept_beside_the_result_also_by_a_run_that_was_stopped() {
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let ops = cpu(1, Precision::Bf16);
     let run = |settings: &Settings, folder: &Path, stop: usize| {
-        setup.run(how(&ops), settings, folder).carry_out(&mut |event| match event {
-            Event::Step(p) if p.step >= stop => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        })
+        setup.run(how(&ops), settings, folder).carry_out(&mut until(stop))
     };
     let account = run(&settings, whole.path(), 99).unwrap();
     assert!(run(&settings, parts.path(), 12).is_err());
@@ -246,10 +248,7 @@ fn an_unfinished_run_of_other_settings_is_not_taken_over() {
     let setup = Setup::new();
     let (one, dir) = (settings(Method::Masked), tempfile::tempdir().unwrap());
     let ops = cpu(1, Precision::Bf16);
-    let stopped = setup.run(how(&ops), &one, dir.path()).carry_out(&mut |event| match event {
-        Event::Step(_) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
+    let stopped = setup.run(how(&ops), &one, dir.path()).carry_out(&mut until(0));
     assert_eq!(stopped.unwrap_err().exit_code(), 75);
     let other = Settings { seed: 9, ..one };
     let error = setup.run(how(&ops), &other, dir.path()).carry_out(&mut |_| ControlFlow::Continue(()));
@@ -281,10 +280,7 @@ fn a_rate_that_is_bearable_when_halved_is_halved_and_the_run_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let ops = cpu(threads, Precision::F32);
         for stop in stops {
-            let result = setup.run(how(&ops), &settings, dir.path()).carry_out(&mut |event| match event {
-                Event::Step(p) if p.step >= *stop => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            });
+            let result = setup.run(how(&ops), &settings, dir.path()).carry_out(&mut until(*stop));
             assert_eq!(result.unwrap_err().kind(), Kind::Stopped);
         }
         let run = setup.run(how(&ops), &settings, dir.path());
@@ -339,10 +335,7 @@ fn additions_with_noise_end_with_the_same_bits_after_a_stop() {
         let settings = Settings { dropout, ..settings.clone() };
         let dir = tempfile::tempdir().unwrap();
         for stop in stops.iter().copied().chain([99]) {
-            let result = setup.run(how(&ops), &settings, dir.path()).carry_out(&mut |event| match event {
-                Event::Step(p) if p.step >= stop => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            });
+            let result = setup.run(how(&ops), &settings, dir.path()).carry_out(&mut until(stop));
             assert_eq!(result.is_ok(), stop == 99);
         }
         std::fs::read(dir.path().join("adapter_model.safetensors")).unwrap()
@@ -379,10 +372,7 @@ fn one_run_a_folder_and_nothing_is_thrown_away_for_a_request_that_is_refused() {
     let error = run.carry_out(&mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(error.to_string().contains("is writing this folder"), "{error}");
     drop(held);
-    let stopped = run.carry_out(&mut |event| match event {
-        Event::Step(_) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
+    let stopped = run.carry_out(&mut until(0));
     assert_eq!(stopped.unwrap_err().kind(), Kind::Stopped);
     let record = dir.path().join(FOLDER).join("record.json");
     let anew = |settings: &Settings| {
