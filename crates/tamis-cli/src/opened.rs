@@ -59,10 +59,15 @@ pub(crate) fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
     asked.or(NonZeroUsize::new(default_threads())).unwrap_or(NonZeroUsize::MIN)
 }
 
+/// The instruction set to compute with: the best of this machine, or the plainer one that `TAMIS_ISA` asks for.
+pub(crate) fn isa() -> Result<Isa, Error> {
+    Isa::from_env()
+        .map_err(|e| Error::usage(e).next("unset TAMIS_ISA, or set it to one that this machine has"))
+}
+
 /// Kernels of this machine; `TAMIS_ISA` may ask for a plainer instruction set.
 pub(crate) fn kernels(asked: Option<NonZeroUsize>, mode: Mode) -> anyhow::Result<Kernels> {
-    let isa = Isa::from_env().map_err(Error::usage)?;
-    let ops = Arc::new(Cpu::new(isa, threads(asked).get(), mode.precision));
+    let ops = Arc::new(Cpu::new(isa()?, threads(asked).get(), mode.precision));
     Ok(Kernels { ops, cache: mode.cache })
 }
 

@@ -4,11 +4,11 @@
 use std::process::ExitCode;
 
 use tamis::error::Error;
-use tamis::ops::Isa;
 use tamis::workers::{Alone, Workers};
 
 #[cfg(feature = "mpi")]
 use crate::mpi::Mpi;
+use crate::opened::isa;
 
 /// This process and those that it works with.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Team {
 
 /// Other instructions give other last bits, and every process computes its own copy of the weights.
 pub(crate) fn check_alike(workers: &dyn Workers) -> anyhow::Result<()> {
-    let isa = Isa::from_env().map_err(Error::usage)?;
+    let isa = isa()?;
     if workers.is_same(isa.name().as_bytes()) {
         return Ok(());
     }

@@ -1,4 +1,5 @@
-//! The one error of the library: what went wrong, where, and what to do next.
+//! The one error of the library: what went wrong, where, and what to do next. There is none without a next step: a
+//! [`Draft`] has none yet and is no error, the other classes begin with the usual one of their kind.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
+    /// A defect of tamis (exit code 1).
+    Defect,
     /// The request cannot be carried out as asked (exit code 2).
     Usage,
     /// A quality gate was not met (3).
@@ -29,6 +32,27 @@ pub enum Kind {
     Recipe,
 }
 
+impl Kind {
+    /// What to do where nothing better is known.
+    fn usual_next(self) -> &'static str {
+        match self {
+            Self::Defect => "this is a defect of tamis: please report it with the command that was given",
+            Self::Usage => "tamis COMMAND --help shows what can be asked for",
+            Self::Quality => "the result was not accepted: change the settings and run again",
+            Self::Memory => "free memory, raise the limit, or choose smaller settings",
+            Self::NonFinite => "use another model or text, or settings that change less at once",
+            Self::BadData => {
+                "the file is damaged, or not what is asked for here: fetch or make it again, or name another"
+            }
+            Self::Missing => "check the path, or fetch or make it first",
+            Self::CannotWrite => "choose an output folder that can be written",
+            Self::Io => "check disk and permissions, and give the same command again",
+            Self::Stopped => "give the same command again to go on",
+            Self::Recipe => "tamis recipe show NAME prints a valid one, tamis recipe check FILE checks yours",
+        }
+    }
+}
+
 /// An error with its place (file, tensor, byte offset, line) and the next step.
 #[derive(Debug, Clone)]
 pub struct Error {
@@ -46,11 +70,32 @@ struct Place {
     next: Option<String>,
 }
 
+/// A request that is refused, before somebody has said what to ask for instead: [`Draft::next`] makes an error of it.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Draft(Error);
+
+impl Draft {
+    /// Says what to do next.
+    pub fn next(self, next: impl Into<String>) -> Error {
+        self.0.next(next)
+    }
+    /// Names the file.
+    pub fn file(self, file: impl AsRef<Path>) -> Self {
+        Self(self.0.file(file))
+    }
+    /// Names the tensor.
+    pub fn tensor(self, tensor: impl Into<String>) -> Self {
+        Self(self.0.tensor(tensor))
+    }
+}
+
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of class `kind`; `problem` says what is wrong in one sentence.
+    /// An error of class `kind`; `problem` says what is wrong in one sentence. The next step is the usual one of
+    /// this kind, unless [`Error::next`] gives a better one.
     pub fn new(kind: Kind, problem: impl Into<String>) -> Self {
         Self { kind, problem: problem.into(), place: Box::default() }
     }
@@ -62,9 +107,13 @@ impl Error {
     pub fn missing(problem: impl Into<String>) -> Self {
         Self::new(Kind::Missing, problem)
     }
-    /// Shorthand for [`Kind::Usage`].
-    pub fn usage(problem: impl Into<String>) -> Self {
-        Self::new(Kind::Usage, problem)
+    /// Shorthand for [`Kind::Defect`].
+    pub fn defect(problem: impl Into<String>) -> Self {
+        Self::new(Kind::Defect, problem)
+    }
+    /// A request that is refused ([`Kind::Usage`]); not an error before it says what to ask for instead.
+    pub fn usage(problem: impl Into<String>) -> Draft {
+        Draft(Self::new(Kind::Usage, problem))
     }
     /// A failed read of `file`: missing files are [`Kind::Missing`], the rest [`Kind::Io`].
     pub fn reading(file: impl AsRef<Path>, error: &std::io::Error) -> Self {
@@ -120,6 +169,10 @@ impl Error {
     pub fn of_kind(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
+    /// Whether a file is named.
+    pub fn names_file(&self) -> bool {
+        self.place.file.is_some()
+    }
     /// Class of the failure.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -131,6 +184,7 @@ impl Error {
     /// Process exit code of this failure.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
+            Kind::Defect => 1,
             Kind::Usage => 2,
             Kind::Quality => 3,
             Kind::Memory => 4,
@@ -162,10 +216,7 @@ impl fmt::Display for Error {
         if let Some(offset) = offset {
             write!(f, " (at byte {offset})")?;
         }
-        if let Some(next) = next {
-            write!(f, "\n  next: {next}")?;
-        }
-        Ok(())
+        write!(f, "\n  next: {}", next.as_deref().unwrap_or(self.kind.usual_next()))
     }
 }
 

@@ -6,9 +6,9 @@ pub mod artifact;
 pub mod bench;
 pub mod calibrate;
 pub mod compress;
+pub mod disk;
 pub mod error;
 pub mod evaluate;
-
 pub mod job;
 pub mod load;
 pub mod model;

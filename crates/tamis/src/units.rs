@@ -17,7 +17,7 @@ impl Bits {
     pub fn new(bits: u32) -> Result<Self> {
         match bits {
             2 | 3 | 4 | 8 => Ok(Self(bits)),
-            _ => Err(Error::usage(format!("bits must be 2, 3, 4 or 8, not {bits}"))),
+            _ => Err(Error::usage(format!("bits must be 2, 3, 4 or 8, not {bits}")).next("try 4")),
         }
     }
     /// The number of bits.
@@ -82,7 +82,7 @@ impl From<GroupSize> for GroupText {
 }
 
 fn group_error(text: &str) -> Error {
-    Error::usage(format!("group must be 32, 64, 128 or \"row\", not {text}"))
+    Error::usage(format!("group must be 32, 64, 128 or \"row\", not {text}")).next("try 64")
 }
 
 impl GroupSize {
@@ -109,7 +109,8 @@ impl Alpha {
         if (0.0..=1.0).contains(&alpha) {
             Ok(Self(alpha))
         } else {
-            Err(Error::usage(format!("alpha must lie in [0, 1], not {alpha}")))
+            Err(Error::usage(format!("alpha must lie in [0, 1], not {alpha}"))
+                .next("0 is the base alone, 1 all of the ortho stream"))
         }
     }
     /// The number.
@@ -121,8 +122,10 @@ impl Alpha {
 impl FromStr for Alpha {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        let number =
-            text.trim().parse().map_err(|_| Error::usage(format!("alpha must be a number, not {text:?}")))?;
+        let number = text.trim().parse().map_err(|_| {
+            Error::usage(format!("alpha must be a number, not {text:?}"))
+                .next("0 is the base alone, 1 all of the ortho stream")
+        })?;
         Self::new(number)
     }
 }
@@ -144,7 +147,7 @@ impl Density {
         if (0.0..=0.05).contains(&density) {
             Ok(Self(density))
         } else {
-            Err(Error::usage(format!("ortho density must lie in [0, 0.05], not {density}")))
+            Err(Error::usage(format!("ortho density must lie in [0, 0.05], not {density}")).next("try 0.005"))
         }
     }
     /// The share.
@@ -181,7 +184,8 @@ impl Sparsity {
         if (0.0..1.0).contains(&sparsity) {
             Ok(Self(sparsity))
         } else {
-            Err(Error::usage(format!("sparsity, the share of zeros, must lie in [0, 1), not {sparsity}")))
+            Err(Error::usage(format!("sparsity, the share of zeros, must lie in [0, 1), not {sparsity}"))
+                .next("try --sparsity 0.5"))
         }
     }
     /// The share.
@@ -218,7 +222,7 @@ impl Damping {
         if damping > 0.0 && damping <= 1.0 {
             Ok(Self(damping))
         } else {
-            Err(Error::usage(format!("damping must lie in (0, 1], not {damping}")))
+            Err(Error::usage(format!("damping must lie in (0, 1], not {damping}")).next("try 0.01"))
         }
     }
     /// The share.

@@ -13,19 +13,20 @@ use tamis::bench::{
 use tamis::error::Error;
 use tamis::load::{Checkpoint, Ortho};
 use tamis::model::Decoder;
-use tamis::ops::{Isa, Precision};
+use tamis::ops::Precision;
 use tamis::units::Alpha;
 
 use super::print_text;
 use crate::args::{self, BenchOutput};
-use crate::opened::{kernels, threads};
+use crate::opened::{isa, kernels, threads};
 use crate::terminal::{Progress, peak_memory};
 
 /// `tamis bench`.
 pub(crate) fn run(args: &args::Bench) -> anyhow::Result<()> {
     let output = if args.json { BenchOutput::Json } else { args.output };
     if output == BenchOutput::Csv && args.roofline && args.model.is_some() {
-        let problem = Error::usage("one CSV cannot hold both tests and limits");
+        let problem = Error::usage("one CSV cannot hold both tests and limits")
+            .next("leave --roofline out, or choose -o json");
         return Err(problem.next("give --roofline -o csv without a model, or use -o json").into());
     }
     let rules = rules(args)?;
@@ -41,7 +42,7 @@ fn rules(args: &args::Bench) -> anyhow::Result<Rules> {
         batch: args.batch,
         repetitions: args.repetitions,
         warmup: if args.no_warmup { Warmup::None } else { Warmup::Once },
-        isa: Isa::from_env().map_err(Error::usage)?,
+        isa: isa()?,
         precision: mode.precision,
         cache: mode.cache,
     })

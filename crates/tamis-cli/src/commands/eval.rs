@@ -75,7 +75,10 @@ pub(crate) fn windows(
     limit: Option<usize>,
 ) -> Result<Windows, Error> {
     let limit = limit
-        .map(|n| NonZeroUsize::new(n).ok_or_else(|| Error::usage("--windows must be at least 1")))
+        .map(|n| {
+            NonZeroUsize::new(n)
+                .ok_or_else(|| Error::usage("--windows must be at least 1").next("try --windows 10"))
+        })
         .transpose()?;
     let encode = |text: &str| tokenizer.encode(text, AddSpecial::Nothing);
     protocol.windows(text, &encode, Specials::from(tokenizer), limit)

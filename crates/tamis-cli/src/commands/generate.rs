@@ -42,7 +42,7 @@ pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
         }
         text += &piece;
     }
-    let (reason, timing) = end.ok_or_else(|| anyhow::anyhow!("the generation ended without a reason"))?;
+    let (reason, timing) = end.ok_or_else(|| Error::defect("the generation ended without a reason"))?;
     if args.shared.json {
         return print_json(&json!({
             "prompt_tokens": prompt,

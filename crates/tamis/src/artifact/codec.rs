@@ -12,9 +12,9 @@ use tamis_kernels::pack::{
 };
 
 use super::container::{Container, Dtype, Slot};
-use super::digest::sha256;
 use super::entry::{Encoding, Stored, TensorEntry, Vector, no_ggml, no_tiles};
 use super::pruned;
+use crate::disk::digest::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::model::Weight;
 

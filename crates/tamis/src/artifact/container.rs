@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
+use crate::disk::DataFile;
 use crate::error::{Error, Result};
-use crate::load::file::DataFile;
 use crate::load::folder::read_header;
 use crate::load::safetensors::{Entries, Entry};
 

@@ -9,15 +9,12 @@
 //!
 //! Masks are stored, never inferred from zeros. There is no pickle.
 
-pub mod atomic;
 mod codec;
 mod container;
-pub mod digest;
 mod entry;
 mod foreign;
 mod holes;
 mod inspect;
-mod lock;
 mod manifest;
 pub(crate) mod numbers;
 mod pruned;
@@ -30,7 +27,6 @@ mod writer;
 pub use entry::{Encoding, Stored, TensorEntry, Vector};
 pub use holes::{Blocks, Holes};
 pub use inspect::{Inspection, TensorReport, inspect};
-pub(crate) use lock::Lock;
 pub use manifest::{BASE, CONFIG, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, ORTHO};
 pub use reader::{ArtifactSource, is_artifact};
 pub use verify::{VerifyReport, verify};

@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use super::atomic::Pending;
 use super::codec::{from_bytes, to_bytes};
 use super::container::{Container, Dtype, Slot, file_order, header};
-use super::digest::Hasher;
-use super::digest::sha256_file;
+use crate::disk::atomic::Pending;
+use crate::disk::digest::Hasher;
+use crate::disk::digest::sha256_file;
 use crate::error::{Error, Result};
 
 /// An array: name, shape, values.

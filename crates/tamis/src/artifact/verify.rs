@@ -11,11 +11,11 @@ use serde_json::Value;
 use tamis_kernels::pack::{PackedMatrix, RowSource as _, packed_words};
 
 use super::container::Container;
-use super::digest::{CHUNK, Hasher, sha256_file};
 use super::entry::Stored;
 use super::manifest::{BASE, CONFIG, FileEntry, Manifest, ORTHO, read_json};
 use super::quantization;
 use super::reader::ArtifactSource;
+use crate::disk::digest::{CHUNK, Hasher, sha256_file};
 use crate::error::{Error, Result};
 use crate::load::{Ortho, TensorSource as _};
 use crate::model::{Config, Weight};

@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::atomic::{self, Pending};
 use super::codec::{decode, encode, read_slot};
 use super::container::{Container, file_order, header};
-use super::digest::{Hasher, sha256_file};
 use super::entry::{Stored, TensorEntry};
-use super::lock::Lock;
 use super::manifest::{pretty, read_json};
+use crate::disk::Lock;
+use crate::disk::atomic::{self, Pending};
+use crate::disk::digest::{Hasher, sha256_file};
 use crate::error::{Error, Result};
 
 /// Hashes of everything that decides the bytes of the artifact.
@@ -228,7 +228,7 @@ impl Work {
             entries.push(entry);
             for (slot, bytes) in parts {
                 if payloads.insert(slot.name.clone(), bytes).is_some() {
-                    return Err(Error::usage("stored twice in one part").tensor(&slot.name));
+                    return Err(Error::defect("stored twice in one part").tensor(&slot.name));
                 }
                 slots.push(slot);
             }
@@ -255,7 +255,7 @@ impl Work {
         let record = self
             .parts
             .get(&part)
-            .ok_or_else(|| Error::usage(format!("{part} is not finished")).file(&self.folder))?;
+            .ok_or_else(|| Error::defect(format!("{part} is not finished")).file(&self.folder))?;
         let file = self.open(part)?;
         let tensor = |entry: &TensorEntry| {
             let stored = decode(&entry.name, &entry.shape, entry.encoding, &|slot| read_slot(&file, slot))?;

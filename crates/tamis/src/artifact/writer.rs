@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::atomic::{self, Pending};
 use super::container::{Container, Slot, file_order, header};
-use super::digest::{CHUNK, Hasher, sha256};
 use super::entry::{Slots, Stored, TensorEntry};
 use super::manifest::{BASE, CONFIG, FileEntry, MANIFEST, Manifest, ORTHO, is_plain_name, pretty};
 use super::quantization;
 use super::work::{IDENTITY, Identity, Part, WORK, Work};
+use crate::disk::atomic::{self, Pending};
+use crate::disk::digest::{CHUNK, Hasher, sha256};
 use crate::error::{Error, Kind, Result};
 
 /// What to do with unfinished work of an earlier run.
@@ -148,7 +148,7 @@ impl Writer {
         receipts: BTreeMap<String, Value>,
     ) -> Result<()> {
         if self.work.parts().contains_key(&part) {
-            return Err(Error::usage(format!("{part} is already finished")).file(&self.folder));
+            return Err(Error::defect(format!("{part} is already finished")).file(&self.folder));
         }
         self.work.put(part, tensors, receipts)
     }
@@ -197,7 +197,7 @@ impl Writer {
         match blocks.enumerate().find(|(expected, index)| expected != index) {
             None => Ok(()),
             Some((missing, _)) => {
-                Err(Error::usage(format!("{} was never stored", Part::Block(missing))).file(&self.folder))
+                Err(Error::defect(format!("{} was never stored", Part::Block(missing))).file(&self.folder))
             }
         }
     }
@@ -271,7 +271,7 @@ fn check_names(files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     let ours = [BASE, ORTHO, CONFIG, MANIFEST];
     match files.keys().find(|n| !is_plain_name(n) || ours.contains(&n.as_str())) {
         None => Ok(()),
-        Some(name) => Err(Error::usage(format!("an artifact cannot hold an extra file called {name:?}"))),
+        Some(name) => Err(Error::defect(format!("an artifact cannot hold an extra file called {name:?}"))),
     }
 }
 
@@ -305,7 +305,7 @@ impl<'a> Sources<'a> {
                 for slot in select(entry.slots()?) {
                     let expected = entry.sha256.get(&slot.name).map(String::as_str);
                     if origin.insert(slot.name.clone(), (container, expected)).is_some() {
-                        return Err(Error::usage("stored in two parts").tensor(&slot.name));
+                        return Err(Error::defect("stored in two parts").tensor(&slot.name));
                     }
                     slots.push(slot);
                 }

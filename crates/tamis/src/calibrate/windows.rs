@@ -6,7 +6,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::artifact::digest::sha256;
+use crate::disk::digest::sha256;
 use crate::error::{Error, Result};
 use crate::workers::Workers;
 
@@ -71,7 +71,8 @@ pub fn choose_apart(
     seed: u64,
 ) -> Result<(Windows, Windows)> {
     if samples == 0 || length < 2 {
-        return Err(Error::usage("calibration needs at least one sample of two tokens"));
+        return Err(Error::usage("calibration needs at least one sample of two tokens")
+            .next("try --samples 128 --length 2048"));
     }
     let available = stream.len() / length;
     let wanted = samples.saturating_add(held_out);

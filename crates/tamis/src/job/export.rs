@@ -10,9 +10,9 @@ use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData, RowSource};
 
 use super::rewrite::{Notes, Rewrite};
 use super::run::linear_roles;
-use crate::artifact::digest::sha256;
 use crate::artifact::{Existing, Manifest, Resume, Stored};
 use crate::compress::Threads;
+use crate::disk::digest::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::load::Checkpoint;
 use crate::model::Weight;

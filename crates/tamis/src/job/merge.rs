@@ -8,8 +8,8 @@ use serde_json::json;
 use tamis_kernels::pack::{BitmapData, BlockData};
 
 use super::rewrite::{Notes, Rewrite, storable};
-use crate::artifact::digest::sha256;
 use crate::artifact::{Existing, Manifest, Resume, Stored};
+use crate::disk::digest::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::load::Checkpoint;
 use crate::model::{Adapter, LowRank, Weight};
@@ -125,7 +125,7 @@ fn quantised() -> Error {
 pub fn merged(weight: &Weight, part: &LowRank, losses: Losses, ops: &dyn Ops) -> Result<Weight> {
     let shape = (weight.rows(), weight.cols());
     if shape != (part.b().weight.rows(), part.a().weight.cols()) {
-        return Err(Error::usage(format!("an addition of another shape than {shape:?}")));
+        return Err(Error::bad_data(format!("an addition of another shape than {shape:?}")));
     }
     let kept = weight.kept();
     if kept.is_some() && !losses.keep_zeros {

@@ -10,13 +10,13 @@ use super::allocate::{Share, allocate, assume, check_texts};
 use super::outcome::Outcome;
 use super::parts::{block_tensors, head_tensors, restore, stem_tensors};
 use super::permute;
-use crate::artifact::digest::sha256;
 use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer, check_resumable};
 use crate::calibrate::{Walk, Windows};
 use crate::compress::{
     Compressed, Evidence, Gram, Method, OrthoMode, Pattern, Receipt, TensorPlan, Threads, Update, Weights,
     compress_tensor,
 };
+use crate::disk::digest::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::load::Checkpoint;
 use crate::model::Config;
@@ -265,7 +265,7 @@ impl Job<'_> {
         evidence: Option<&Evidence>,
         plan: &TensorPlan,
     ) -> Result<Compressed> {
-        let weight = &block.linear(role).ok_or_else(|| Error::usage("a role without a layer"))?.weight;
+        let weight = &block.linear(role).ok_or_else(|| Error::defect("a role without a layer"))?.weight;
         if plan.method == Method::Keep {
             return Compressed::untouched(weight);
         }

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::adapter_config::{AdapterConfig, Target};
-use super::file::read_small;
 use super::folder::SafetensorsSource;
 use super::sniff::pickle_refusal;
 use super::{TensorInfo, TensorSource};
+use crate::disk::read_small;
 use crate::error::{Error, Result};
 use crate::model::block::Role;
 use crate::model::{Adapter, Config, LowRank};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::file::DataFile;
-use crate::artifact::digest::{sha256, sha256_file};
+use crate::disk::DataFile;
+use crate::disk::digest::{sha256, sha256_file};
 use crate::error::Result;
 
 /// Bytes of each file that are hashed: its header, and the first tensors with it.

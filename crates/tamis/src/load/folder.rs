@@ -8,10 +8,10 @@ use half::{bf16, f16};
 use serde::Deserialize;
 use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData};
 
-use super::file::{DataFile, read_small};
 use super::safetensors::{self, Entry};
 use super::values::{check_finite, expect_matrix, expect_vector, from_le};
 use super::{TensorInfo, TensorSource};
+use crate::disk::{DataFile, read_small};
 use crate::error::{Error, Result};
 use crate::model::Weight;
 

@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-use super::file::read_small;
+use crate::disk::read_small;
 use crate::error::{Error, Result};
 
 const SCHEME: &str = "hf://";
@@ -50,10 +50,12 @@ impl HubModel {
         let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
         let names: Vec<&str> = id.split('/').collect();
         if names.len() > 2 || !names.iter().all(|name| is_repository_name(name)) {
-            return Err(Error::usage(format!("{id:?} is not a model of the hub; write hf://org/name")));
+            return Err(Error::usage(format!("{id:?} is not a model of the hub"))
+                .next("write it as hf://org/name or hf://org/name@revision"));
         }
         if !is_revision(revision) {
-            return Err(Error::usage(format!("{revision:?} is not a branch, tag or commit")));
+            return Err(Error::usage(format!("{revision:?} is not a branch, tag or commit"))
+                .next("name a branch, a tag or a commit: hf://org/name@main"));
         }
         Ok(Self { id: id.to_string(), revision: revision.to_string() })
     }
@@ -175,7 +177,10 @@ fn cache_folder(env: Env) -> Result<PathBuf> {
         .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
         .or_else(|| Some(path("HF_HOME")?.join("hub")))
         .or_else(|| Some(path("XDG_CACHE_HOME").or_else(in_home)?.join("huggingface/hub")))
-        .ok_or_else(|| Error::usage("no cache folder: set HF_HUB_CACHE or HF_HOME"))
+        .ok_or_else(|| {
+            Error::usage("no cache folder: neither HF_HUB_CACHE nor HF_HOME nor HOME is set")
+                .next("export HF_HOME=FOLDER")
+        })
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 pub mod adapter;
 mod adapter_config;
 pub mod chat;
-pub mod file;
 mod fingerprint;
 pub mod folder;
 pub mod gguf;

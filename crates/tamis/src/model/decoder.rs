@@ -140,10 +140,11 @@ impl Stem {
         let mut x = vec![0.0; tokens.len() * width];
         for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(width)) {
             if token as usize >= config.vocab {
-                return Err(Error::usage(format!(
+                return Err(Error::bad_data(format!(
                     "token {token} is not in a vocabulary of {}",
                     config.vocab
-                )));
+                ))
+                .next("the tokenizer is not that of the model: fetch both again"));
             }
             self.embedding.weight.with_rows(Alpha::ZERO, |w| w.decode_row(token as usize, row));
             row.iter_mut().for_each(|v| *v *= config.embedding_scale);

@@ -18,10 +18,14 @@ pub fn to_hf(config: &Config) -> Result<Map<String, Value>> {
         Architecture::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
         Architecture::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
         Architecture::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
-        Architecture::Opt => return Err(Error::usage("an OPT model without a config.json")),
+        Architecture::Opt => {
+            return Err(Error::usage("an OPT model without a config.json")
+                .next("give the original Hugging Face folder"));
+        }
     };
     let Norm::Rms { eps } = config.norm else {
-        return Err(Error::usage("a layer norm in a model without a config.json"));
+        return Err(Error::usage("a layer norm in a model without a config.json")
+            .next("give the original Hugging Face folder"));
     };
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);

@@ -78,7 +78,7 @@ impl Corpus {
     pub fn generate(plan: &CorpusPlan) -> Result<Self> {
         if !(0.0..=1.0).contains(&plan.problem_share) {
             let problem = format!("the share of problems must lie in [0, 1], not {}", plan.problem_share);
-            return Err(Error::usage(problem));
+            return Err(Error::usage(problem).next("ask for more bytes, or a smaller share of problems"));
         }
         let secrets = Secrets::new(&plan.secrets, plan.seed)?;
         let world = World::new(plan.seed);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::artifact::digest::sha256;
+use crate::disk::digest::sha256;
 use crate::error::Kind as ErrorKind;
 
 fn small_plan() -> CorpusPlan {

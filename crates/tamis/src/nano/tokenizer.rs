@@ -96,7 +96,7 @@ pub fn token_stream<'a>(tokenizer: &Tokenizer, texts: impl Iterator<Item = &'a s
 mod tests {
     use super::super::corpus::{Corpus, CorpusPlan};
     use super::*;
-    use crate::artifact::digest::sha256;
+    use crate::disk::digest::sha256;
     use crate::load::tokenizer::SpecialText;
 
     fn corpus() -> Corpus {

@@ -15,8 +15,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::artifact::{Existing, MANIFEST, Manifest, Resume, atomic};
+use crate::artifact::{Existing, MANIFEST, Manifest, Resume};
 use crate::calibrate::read_documents;
+use crate::disk::atomic;
 use crate::error::{Error, Result};
 use crate::load::Checkpoint;
 use crate::nano::{Corpus, tokenizer, validation};

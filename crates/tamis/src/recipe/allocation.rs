@@ -31,7 +31,8 @@ impl FromStr for Over {
             "measured" => Ok(Self::Measured),
             _ => Err(Error::usage(format!(
                 "zeros are allocated uniform, owl, slope or measured, not {text:?}"
-            ))),
+            ))
+            .next("try --allocation uniform")),
         }
     }
 }
@@ -99,7 +100,10 @@ impl Allocation {
 
     /// Refuses numbers without meaning.
     pub(super) fn check(&self) -> Result<()> {
-        let wrong = |problem: String| Err(Error::usage(format!("allocation: {problem}")));
+        let wrong = |problem: String| {
+            Err(Error::usage(format!("allocation: {problem}"))
+                .next("tamis recipe show tiers50 has an example"))
+        };
         if !(self.outlier.is_finite() && self.outlier > 0.0) {
             return wrong(format!("an outlier of {} means is none", self.outlier));
         }

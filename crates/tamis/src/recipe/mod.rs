@@ -46,11 +46,11 @@ pub use embedded::Summary;
 pub use parse::Format;
 pub use pattern::Pattern;
 
-use crate::artifact::digest::sha256;
 use crate::compress::{
     ActivationOrder, ClipSearch, Criterion, Kept, Method, OrthoMode, Pattern as Pruned, Pruning, Symmetry,
     TensorPlan, Update,
 };
+use crate::disk::digest::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::units::{Bits, Damping, Density, GroupSize, Sparsity};
 
@@ -195,7 +195,8 @@ impl TryFrom<u32> for EndBits {
             16 => Ok(Self::Sixteen),
             8 => Ok(Self::Eight),
             4 => Ok(Self::Four),
-            _ => Err(Error::usage(format!("embedding and head take 16, 8 or 4 bits, not {bits}"))),
+            _ => Err(Error::usage(format!("embedding and head take 16, 8 or 4 bits, not {bits}"))
+                .next("try --embedding 8")),
         }
     }
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::Parameters;
 use super::report::Point;
-use crate::artifact::{Lock, atomic, numbers};
+use crate::artifact::numbers;
+use crate::disk::{Lock, atomic};
 use crate::error::{Error, Kind, Result};
 
 /// Name of the folder inside the output folder.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::crown::Losses;
 use super::report::Point;
 use super::tensorboard::EventWriter;
-use crate::artifact::atomic;
+use crate::disk::atomic;
 use crate::error::{Error, Result};
 
 /// Name of the file.

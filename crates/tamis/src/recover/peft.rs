@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::parameters::Parameters;
 use super::plan::{Pair, Plan, Trained};
 use super::trainable::LoraSpec;
-use crate::artifact::{atomic, numbers};
+use crate::artifact::numbers;
+use crate::disk::atomic;
 use crate::error::{Error, Kind, Result};
 use crate::load::adapter::{ADAPTER_CONFIG, ADAPTER_MODEL, ENDS, PREFIX};
 use crate::model::Config;
@@ -83,7 +84,7 @@ fn settings(spec: &LoraSpec, base: &str) -> Value {
 
 /// Every linear has one `A` and one `B` of the rank of `spec`, and `spec` targets it.
 fn check(spec: &LoraSpec, masters: &[Master<'_>]) -> Result<()> {
-    let refused = |name: &str, problem: &str| Error::usage(problem).tensor(name);
+    let refused = |name: &str, problem: &str| Error::defect(problem).tensor(name);
     let mut pairs: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
     for Master { name, shape, values } in masters {
         let end = ENDS.iter().enumerate().find_map(|(at, end)| Some((at, name.strip_suffix(end)?)));
@@ -101,7 +102,8 @@ fn check(spec: &LoraSpec, masters: &[Master<'_>]) -> Result<()> {
     }
     match pairs.iter().find(|(_, count)| **count != [1, 1]) {
         Some((name, _)) => Err(refused(name, "has not exactly one A and one B")),
-        None if pairs.is_empty() => Err(Error::usage("an adapter without a single pair")),
+        None if pairs.is_empty() => Err(Error::usage("an adapter without a single pair")
+            .next("name at least one linear: --targets q_proj,v_proj")),
         None => Ok(()),
     }
 }

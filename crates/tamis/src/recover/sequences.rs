@@ -6,8 +6,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::artifact::digest::sha256;
 use crate::calibrate::below;
+use crate::disk::digest::sha256;
 use crate::error::{Error, Result};
 
 /// The sequences of one text.

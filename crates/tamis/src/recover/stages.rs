@@ -27,9 +27,10 @@ use super::run::{Event, Run, Watch};
 use super::save::copy;
 use super::settings::Settings;
 use super::trainable::Method;
-use crate::artifact::digest::sha256;
-use crate::artifact::{Existing, MANIFEST, Resume, atomic};
+use crate::artifact::{Existing, MANIFEST, Resume};
 use crate::compress::Threads;
+use crate::disk::atomic;
+use crate::disk::digest::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::job::rewrite::Notes;
 use crate::job::{self, Calibration, Job};
@@ -325,7 +326,7 @@ impl Stages<'_> {
     /// The account of the whole. What is measured of the result, `before` among it, is that of the last stage, whose
     /// zeros it has; steps, tokens and history are those of all.
     fn join(&self, accounts: &[Account]) -> Result<Account> {
-        let last = accounts.last().ok_or_else(|| Error::usage("a run in stages without a stage"))?;
+        let last = accounts.last().ok_or_else(|| Error::defect("a run in stages without a stage"))?;
         let mut whole = Account { steps: 0, tokens: 0, skipped_steps: 0, ..last.clone() };
         let recipe = self.recipe(0)?;
         let pruning = job::Estimate::of(&self.job(self.run.checkpoint, &recipe, self.run.output))?;

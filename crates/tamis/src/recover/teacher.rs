@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::crown::{self, Opinions};
 use super::settings::Losses;
 use super::student::{Arithmetic, opinions, streams};
-use crate::artifact::digest::sha256;
+use crate::disk::digest::sha256;
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 

@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::artifact::atomic;
+use crate::disk::atomic;
 use crate::error::{Error, Result};
 
 /// What the first record says.
@@ -48,7 +48,9 @@ impl EventWriter {
                 Err(e) => return Err(Error::writing(&path, &e)),
             }
         }
-        Err(Error::usage(format!("{SAME_SECOND} event files of the same second")).file(folder.join(stem)))
+        Err(Error::usage(format!("{SAME_SECOND} event files of the same second"))
+            .file(folder.join(stem))
+            .next("wait a second and give the same command again"))
     }
 
     /// Appends a number under `tag`; when this returns, readers see it.

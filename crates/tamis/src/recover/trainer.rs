@@ -279,7 +279,7 @@ impl<'a> Trainer<'a> {
         }
         let failed = record.step;
         let identity = record.identity.clone();
-        let saved = books.record(&identity)?.ok_or_else(|| Error::usage("the run's record is gone"))?;
+        let saved = books.record(&identity)?.ok_or_else(|| Error::defect("the run's record is gone"))?;
         let (rate, skipped) = (record.rate / 2.0, record.skipped);
         *record = saved;
         record.rate = rate;

@@ -64,7 +64,12 @@ impl Sampler {
     pub fn new(settings: SamplerSettings) -> Result<Self> {
         let SamplerSettings { temperature, top_p, min_p, repetition_penalty, seed, .. } = settings;
         let range = |ok: bool, name: &str, range: &str, value: f32| {
-            if ok { Ok(()) } else { Err(Error::usage(format!("{name} must {range}, not {value}"))) }
+            if ok {
+                Ok(())
+            } else {
+                Err(Error::usage(format!("{name} must {range}, not {value}"))
+                    .next("leave the flag out for the default"))
+            }
         };
         range(temperature.is_finite() && temperature >= 0.0, "temperature", "be 0 or more", temperature)?;
         range(top_p > 0.0 && top_p <= 1.0, "top-p", "lie in (0, 1]", top_p)?;

@@ -56,7 +56,9 @@ struct Line {
 
 pub(super) fn run(args: &args::Demo) -> anyhow::Result<()> {
     let plan = Plan::parse(PLAN, Path::new("nano.toml"))?;
-    let Data::Nano(data) = &plan.data else { anyhow::bail!("the embedded model has no corpus") };
+    let Data::Nano(data) = &plan.data else {
+        return Err(Error::defect("the embedded model has no corpus").into());
+    };
     let folder = Folder::create(args)?;
     let demo = Demo { args, corpus: data.plan(), folder: &folder.path };
     let original = folder.path.join("nano");
@@ -88,7 +90,7 @@ fn holes() -> Result<Recipe, Error> {
 /// Writes the embedded files; a folder of an earlier demo has the same.
 fn unpack(folder: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(folder).map_err(|e| Error::writing(folder, &e))?;
-    FILES.iter().try_for_each(|(name, bytes)| tamis::artifact::atomic::write(&folder.join(name), bytes))
+    FILES.iter().try_for_each(|(name, bytes)| tamis::disk::atomic::write(&folder.join(name), bytes))
 }
 
 struct Demo<'a> {

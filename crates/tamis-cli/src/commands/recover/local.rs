@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use tamis::artifact::check_free;
-use tamis::artifact::digest::sha256;
 use tamis::calibrate::{choose_windows, read_documents};
+use tamis::disk::digest::sha256;
 use tamis::error::Error;
 use tamis::job::rewrite::Notes;
 use tamis::load::Checkpoint;

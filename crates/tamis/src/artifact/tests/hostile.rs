@@ -1,8 +1,8 @@
 //! Damage and malice are found and named: file, tensor, offset.
 
 use super::*;
-use crate::artifact::digest::sha256;
 use crate::artifact::{ORTHO, verify};
+use crate::disk::digest::sha256;
 use crate::error::Kind;
 use crate::load::Ortho;
 

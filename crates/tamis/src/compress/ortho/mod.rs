@@ -28,7 +28,11 @@ pub fn pack(shape: (usize, usize), rows: &[SparseRow]) -> Result<SparseRows> {
             columns.push(u16::try_from(column).map_err(|_| too_wide(shape.1))?);
             values.push(f16::from_f32(value));
         }
-        starts.push(u32::try_from(columns.len()).map_err(|_| Error::usage("over 2^32 ortho entries"))?);
+        starts.push(
+            u32::try_from(columns.len()).map_err(|_| {
+                Error::usage("over 2^32 ortho entries").next("choose a smaller ortho density")
+            })?,
+        );
     }
     SparseRows::new(shape, starts, columns, values).map_err(|error| Error::bad_data(error.to_string()))
 }

@@ -73,7 +73,10 @@ fn without_dead(w: &Weights<'_>, dead: &[usize]) -> Option<Vec<f32>> {
 }
 
 fn known(evidence: Option<&Evidence>) -> Result<&Evidence> {
-    evidence.ok_or_else(|| Error::usage("this score needs calibration and there is none"))
+    evidence.ok_or_else(|| {
+        Error::usage("this score needs calibration and there is none")
+            .next("pass --calibration FILE, or choose the score magnitude")
+    })
 }
 
 /// Chooses in rounds. What a round leaves out stays out: its weights are zero, the lowest score of all.
@@ -119,7 +122,7 @@ fn choose(
         let cut = Blocked { shape: (w.rows, w.cols), block: (rows, cols), least: pruning.least };
         return Ok(pattern::blocks(&scores, cut, share));
     }
-    let by = pruning.score.of_weights().ok_or_else(|| Error::usage("a score without a pattern"))?;
+    let by = pruning.score.of_weights().ok_or_else(|| Error::defect("a score without a pattern"))?;
     let norms = match evidence {
         Some(evidence) => score::norms(evidence),
         None => vec![1.0; w.cols],

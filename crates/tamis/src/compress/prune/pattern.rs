@@ -134,7 +134,8 @@ pub fn weights(pattern: Pattern, scores: &[f32], cols: usize, sparsity: Sparsity
         Pattern::Matrix => (scores.len(), sparsity.zeros(scores.len())),
         Pattern::OfEach { keep, of } => Pattern::neighbours(keep, of, cols)?,
         Pattern::Blocks { .. } | Pattern::Tiers(_) => {
-            return Err(Error::usage(format!("\"{pattern}\" is not chosen weight by weight")));
+            return Err(Error::usage(format!("\"{pattern}\" is not chosen weight by weight"))
+                .next("choose a pattern of rows, matrices or N of M"));
         }
     };
     if group > 0 {

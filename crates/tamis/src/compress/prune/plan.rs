@@ -88,7 +88,8 @@ impl FromStr for Kept {
             "bf16" => Ok(Self::Bf16),
             "int8" => Ok(Self::Int8),
             "int4" => Ok(Self::Int4),
-            _ => Err(Error::usage(format!("kept weights are stored as bf16, int8 or int4, not {text:?}"))),
+            _ => Err(Error::usage(format!("kept weights are stored as bf16, int8 or int4, not {text:?}"))
+                .next("try --kept int8")),
         }
     }
 }

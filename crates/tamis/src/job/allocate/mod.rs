@@ -80,12 +80,19 @@ pub(super) fn check_texts(job: &Job<'_>) -> Result<()> {
 }
 
 fn calibration<'j>(job: &'j Job<'_>) -> Result<&'j Calibration> {
-    let missing = || Error::usage("this allocation needs calibration text").next("pass --calibration FILE");
+    let missing = || {
+        Error::usage("this allocation needs calibration text")
+            .next("pass --calibration FILE with more text")
+            .next("pass --calibration FILE")
+    };
     job.calibration.as_ref().ok_or_else(missing)
 }
 
 fn held_out<'j>(job: &'j Job<'_>) -> Result<&'j Windows> {
-    let missing = || Error::usage("this allocation judges on windows held out of calibration");
+    let missing = || {
+        Error::usage("this allocation judges on windows held out of calibration")
+            .next("pass --calibration FILE with more text")
+    };
     calibration(job)?.held_out.as_ref().ok_or_else(missing)
 }
 

@@ -16,9 +16,9 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::file::read_small;
 use super::gguf::Metadata;
 use super::tokenizer::{read_json, spelling};
+use crate::disk::read_small;
 use crate::error::{Error, Result};
 
 mod budget;

@@ -15,8 +15,8 @@ use tamis_kernels::pack::{DenseF32, DenseHalf, GgmlMatrix, HalfData, PackError};
 
 use super::header::{Header, Storage, Tensor};
 use super::names::hf_name;
+use crate::disk::DataFile;
 use crate::error::{Error, Result};
-use crate::load::file::DataFile;
 use crate::load::values::{Float, check_finite, expect_matrix, expect_vector, from_le, non_finite};
 use crate::load::{TensorInfo, TensorSource};
 use crate::model::Weight;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::file::read_small;
 use super::gguf::Metadata;
+use crate::disk::read_small;
 use crate::error::{Error, Result};
 
 mod gguf;

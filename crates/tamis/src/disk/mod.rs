@@ -1,0 +1,11 @@
+//! Files, and nothing of what is in them: the only room that touches the file system. What is read may be hostile
+//! (only regular files, every length against the bytes that are left); what is written is whole or not there.
+
+pub mod atomic;
+pub mod digest;
+mod file;
+mod lock;
+
+pub use file::DataFile;
+pub(crate) use file::read_small;
+pub(crate) use lock::Lock;
