@@ -15,9 +15,10 @@ use serde_json::Value;
 use super::codec::read_slot;
 use super::container::{Container, Dtype, Slot};
 use super::entry::{Encoding, TensorEntry};
-use super::manifest::{BASE, CONFIG, is_plain_name, read_json};
+use super::manifest::{BASE, CONFIG, read_json};
 use super::quantization::{self, Scheme};
 use super::reader::Place;
+use crate::disk::is_plain_name;
 use crate::error::{Error, Result};
 
 const INDEX: &str = "model.safetensors.index.json";

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::entry::TensorEntry;
 use super::work::Identity;
+use crate::disk::is_plain_name;
 use crate::error::{Error, Result};
 
 /// Name of the manifest in the folder.
@@ -130,14 +131,10 @@ impl Manifest {
         }
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    /// As it is written.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         pretty(self)
     }
-}
-
-/// Whether a name names a file directly in the folder.
-pub(super) fn is_plain_name(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0', ':'])
 }
 
 /// JSON for people to read, with a final line break.

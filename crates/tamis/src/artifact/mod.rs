@@ -32,7 +32,9 @@ pub use reader::{ArtifactSource, is_artifact};
 pub use verify::{VerifyReport, verify};
 pub(crate) use work::WORK;
 pub use work::{Identity, Part};
-pub use writer::{Existing, Finish, Resume, Writer, check_free, check_resumable, discard};
+pub use writer::{
+    Existing, Finish, Resume, Staged, Writer, check_free, check_resumable, discard, finish_interrupted,
+};
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use crate::disk::atomic::Pending;
 use crate::disk::digest::Hasher;
 use crate::disk::digest::sha256_file;
 use crate::error::{Error, Result};
+use crate::load::check_finite;
 
 /// An array: name, shape, values.
 pub(crate) type Array<'a> = (String, Vec<usize>, &'a [f32]);
@@ -51,10 +52,12 @@ impl Numbers {
         Container::open(path).map(Self)
     }
 
-    /// Reads the vector of this name. Errors: it is missing or of another length.
+    /// Reads the vector of this name. Errors: it is missing, of another length, or holds NaN or infinity.
     pub(crate) fn read(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let slot = Slot { name: name.to_owned(), dtype: Dtype::F32, shape: vec![len] };
-        Ok(from_bytes(&self.0.read(&slot)?))
+        let (values, entry) = (from_bytes(&self.0.read(&slot)?), self.0.check(&slot)?);
+        check_finite(&values, entry.offset).map_err(|e| e.file(self.0.path()).tensor(name))?;
+        Ok(values)
     }
 }
 

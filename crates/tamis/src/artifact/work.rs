@@ -4,10 +4,9 @@
 //!
 //! Knows nothing of the final layout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,9 +16,9 @@ use super::codec::{decode, encode, read_slot};
 use super::container::{Container, file_order, header};
 use super::entry::{Stored, TensorEntry};
 use super::manifest::{pretty, read_json};
-use crate::disk::Lock;
 use crate::disk::atomic::{self, Pending};
 use crate::disk::digest::{Hasher, sha256_file};
+use crate::disk::{DataFile, RunFolder, inside};
 use crate::error::{Error, Result};
 
 /// Hashes of everything that decides the bytes of the artifact.
@@ -99,56 +98,42 @@ pub(super) struct Record {
 /// An open, locked work folder.
 #[derive(Debug)]
 pub(super) struct Work {
-    folder: PathBuf,
+    folder: RunFolder,
     parts: BTreeMap<Part, Record>,
-    _lock: Lock,
 }
 
 /// Name of the work folder in the output folder.
 pub(crate) const WORK: &str = ".partial";
 pub(super) const IDENTITY: &str = "identity.json";
-const LOCK: &str = "lock";
 
 impl Work {
     /// Creates and locks the work folder of `output`. Nothing in it is looked at yet.
     pub(super) fn lock(output: &Path) -> Result<Self> {
-        let folder = output.join(WORK);
-        fs::create_dir_all(&folder).map_err(|e| Error::writing(&folder, &e))?;
-        atomic::sync_folder(&folder)?;
-        let lock = Lock::take(&folder.join(LOCK))?;
-        Ok(Self { folder, parts: BTreeMap::new(), _lock: lock })
+        Ok(Self { folder: RunFolder::create(output, WORK)?, parts: BTreeMap::new() })
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+    pub(super) fn folder(&self) -> &RunFolder {
+        &self.folder
     }
     pub(super) fn parts(&self) -> &BTreeMap<Part, Record> {
         &self.parts
     }
-    fn tensors_file(&self, part: Part) -> PathBuf {
-        self.path(&format!("{part}.safetensors"))
+    fn tensors_file(&self, part: Part) -> Result<PathBuf> {
+        self.folder.entry(&format!("{part}.safetensors"))
     }
-    fn record_file(&self, part: Part) -> PathBuf {
-        self.path(&format!("{part}.json"))
+    fn record_file(&self, part: Part) -> Result<PathBuf> {
+        self.folder.entry(&format!("{part}.json"))
     }
 
     /// Whether a run with an identity has worked here.
     pub(super) fn is_used(&self) -> bool {
-        self.path(IDENTITY).exists()
+        self.folder.path().join(IDENTITY).exists()
     }
 
     /// Throws away everything but the lock.
     pub(super) fn clear(&mut self) -> Result<()> {
         self.parts.clear();
-        // The identity goes first: without it, what a crash leaves here is not resumed.
-        atomic::remove(&self.path(IDENTITY))?;
-        for entry in fs::read_dir(&self.folder).map_err(|e| Error::reading(&self.folder, &e))? {
-            let path = entry.map_err(|e| Error::reading(&self.folder, &e))?.path();
-            if path != self.path(LOCK) {
-                atomic::remove(&path)?;
-            }
-        }
-        Ok(())
+        self.folder.clear(IDENTITY)
     }
 
     /// Starts anew where there is nothing, or takes over the finished parts of a run with
@@ -156,17 +141,24 @@ impl Work {
     pub(super) fn resume(&mut self, identity: &Identity) -> Result<()> {
         if !self.is_used() {
             self.clear()?;
-            return atomic::write(&self.path(IDENTITY), &pretty(identity));
+            return atomic::write(&self.folder.entry(IDENTITY)?, &pretty(identity));
         }
-        Self::check_identity(&self.folder, identity)?;
-        atomic::remove_leftovers(&self.folder)?;
+        Self::check_identity(self.folder.path(), identity)?;
         self.parts = self.scan()?;
         Ok(())
     }
 
+    /// Forgets the finished parts that do not hold exactly the tensors that they are to hold.
+    pub(super) fn retain(&mut self, names: &dyn Fn(Part) -> BTreeSet<String>) {
+        self.parts.retain(|part, record| {
+            let found: BTreeSet<String> = record.tensors.iter().map(|t| t.name.clone()).collect();
+            found == names(*part)
+        });
+    }
+
     /// Errors: the work in `folder`, if there is any, is that of other inputs.
     pub(super) fn check_identity(folder: &Path, identity: &Identity) -> Result<()> {
-        let path = folder.join(IDENTITY);
+        let path = inside(folder, IDENTITY)?;
         if !path.exists() {
             return Ok(());
         }
@@ -187,8 +179,9 @@ impl Work {
 
     fn scan(&self) -> Result<BTreeMap<Part, Record>> {
         let mut parts = BTreeMap::new();
-        for entry in fs::read_dir(&self.folder).map_err(|e| Error::reading(&self.folder, &e))? {
-            let name = entry.map_err(|e| Error::reading(&self.folder, &e))?.file_name();
+        let folder = self.folder.path();
+        for entry in fs::read_dir(folder).map_err(|e| Error::reading(folder, &e))? {
+            let name = entry.map_err(|e| Error::reading(folder, &e))?.file_name();
             let stem = name.to_str().and_then(|n| n.strip_suffix(".json"));
             let Some(part) = stem.and_then(Part::parse) else { continue };
             if let Some(record) = self.finished(part)? {
@@ -198,20 +191,21 @@ impl Work {
         Ok(parts)
     }
 
-    /// The record of a part, where the part is whole.
+    /// The record of a part, where the part is whole: the file has its length and digest, and holds the tensors of
+    /// the record and no others.
     fn finished(&self, part: Part) -> Result<Option<Record>> {
-        let Ok(record) = serde_json::from_slice::<Record>(&read_json(&self.record_file(part))?) else {
+        let (record_file, file) = (self.record_file(part)?, self.tensors_file(part)?);
+        let Ok(record) = serde_json::from_slice::<Record>(&read_json(&record_file)?) else {
             return Ok(None);
         };
-        match fs::metadata(self.tensors_file(part)) {
-            Ok(file) if file.len() == record.bytes => {}
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(Error::reading(self.tensors_file(part), &e));
-            }
-            _ => return Ok(None),
+        if !file.exists() || DataFile::open(&file)?.len() != record.bytes {
+            return Ok(None);
         }
-        let (sha256, _) = sha256_file(&self.tensors_file(part))?;
-        Ok((sha256 == record.sha256).then_some(record))
+        let (sha256, _) = sha256_file(&file)?;
+        if sha256 != record.sha256 {
+            return Ok(None);
+        }
+        Ok(record.describes(&Container::open(&file)?).then_some(record))
     }
 
     /// Writes a part: its tensors, then its record.
@@ -236,14 +230,14 @@ impl Work {
         file_order(&mut slots);
         let head = header(&slots);
         let bytes = (head.len() + slots.iter().map(|s| s.bytes()).sum::<usize>()) as u64;
-        let (mut file, mut hasher) = (Pending::create(&self.tensors_file(part), bytes)?, Hasher::default());
+        let (mut file, mut hasher) = (Pending::create(&self.tensors_file(part)?, bytes)?, Hasher::default());
         for piece in std::iter::once(&head).chain(slots.iter().map(|s| &payloads[&s.name])) {
             hasher.update(piece);
             file.append(piece)?;
         }
         file.commit()?;
         let record = pretty(&Record { bytes, sha256: hasher.hex(), tensors: entries, receipts });
-        atomic::write(&self.record_file(part), &record)?;
+        atomic::write(&self.record_file(part)?, &record)?;
         // A number may change in its last digit on the way through JSON. Keeping what a
         // resumed run would read makes its manifest the same as an uninterrupted run's.
         self.parts.insert(part, serde_json::from_slice(&record).expect("it was just written"));
@@ -255,7 +249,7 @@ impl Work {
         let record = self
             .parts
             .get(&part)
-            .ok_or_else(|| Error::defect(format!("{part} is not finished")).file(&self.folder))?;
+            .ok_or_else(|| Error::defect(format!("{part} is not finished")).file(self.folder.path()))?;
         let file = self.open(part)?;
         let tensor = |entry: &TensorEntry| {
             let stored = decode(&entry.name, &entry.shape, entry.encoding, &|slot| read_slot(&file, slot))?;
@@ -265,12 +259,25 @@ impl Work {
     }
 
     pub(super) fn open(&self, part: Part) -> Result<Container> {
-        Container::open(&self.tensors_file(part))
+        Container::open(&self.tensors_file(part)?)
     }
 
     /// Removes the folder once everything is in its final place.
     pub(super) fn remove(self) -> Result<()> {
-        atomic::remove_folder(&self.folder, IDENTITY)
+        self.folder.remove(IDENTITY)
+    }
+}
+
+impl Record {
+    /// Whether a file holds exactly what is written down here.
+    fn describes(&self, file: &Container) -> bool {
+        let mut known = BTreeSet::new();
+        let found = self.tensors.iter().all(|entry| {
+            entry.slots().is_ok_and(|slots| {
+                slots.all().all(|slot| file.check(slot).is_ok() && known.insert(slot.name.clone()))
+            })
+        });
+        found && known.len() == file.entries().len()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Writes an artifact part by part. Killed at any moment, the next run takes over the
 //! finished parts and ends with the same bytes as an uninterrupted one.
 //!
-//! Parts lie in a work folder until [`Writer::finish`] streams them into
-//! `model.safetensors` and `ortho.safetensors`; never more than one piece of one tensor
-//! is in memory then. Knows nothing of how tensors were compressed.
+//! Parts lie in a work folder until [`Writer::stage`] streams them into `model.safetensors` and `ortho.safetensors`
+//! beside them; never more than one piece of one tensor is in memory then. [`Staged::publish`] puts the finished files
+//! in place, all at once: until then what was there before is whole. Knows nothing of how tensors were compressed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,12 +13,14 @@ use serde_json::Value;
 
 use super::container::{Container, Slot, file_order, header};
 use super::entry::{Slots, Stored, TensorEntry};
-use super::manifest::{BASE, CONFIG, FileEntry, MANIFEST, Manifest, ORTHO, is_plain_name, pretty};
+use super::manifest::{BASE, CONFIG, FileEntry, MANIFEST, Manifest, ORTHO, pretty};
 use super::quantization;
 use super::work::{IDENTITY, Identity, Part, WORK, Work};
 use crate::disk::atomic::{self, Pending};
 use crate::disk::digest::{CHUNK, Hasher, sha256};
-use crate::error::{Error, Kind, Result};
+use crate::disk::swap::{NEXT, Swap, roll_forward};
+use crate::disk::{self, create_folder, inside, is_plain_name};
+use crate::error::{Error, Result};
 
 /// What to do with unfinished work of an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,7 +72,7 @@ pub fn check_free(folder: &Path, (resume, existing): (Resume, Existing)) -> Resu
         return Ok(());
     }
     check_folder(folder, true, existing)?;
-    if resume == Resume::Auto && folder.join(WORK).join(IDENTITY).exists() {
+    if resume == Resume::Auto && inside(folder, WORK)?.join(IDENTITY).exists() {
         return Err(Error::usage("the folder holds unfinished work of another command")
             .file(folder)
             .next("give that command again, choose another output folder, or discard it: --resume never"));
@@ -88,7 +90,7 @@ pub fn check_resumable(
     if !folder.exists() {
         return Ok(());
     }
-    let work = folder.join(WORK);
+    let work = inside(folder, WORK)?;
     check_folder(folder, !work.join(IDENTITY).exists(), existing)?;
     match resume {
         Resume::Auto => Work::check_identity(&work, identity),
@@ -98,11 +100,68 @@ pub fn check_resumable(
 
 /// Throws away what an unfinished command has left in `folder`.
 pub fn discard(folder: &Path) -> Result<()> {
-    atomic::remove_folder(&folder.join(WORK), IDENTITY)
+    finish_swap(folder)?;
+    disk::discard(folder, WORK, IDENTITY)
 }
 
-/// Where the previous manifest waits until its files are replaced.
-const REPLACED: &str = "replaced.json";
+/// Ends what a run of `identity` has begun to end: puts its files in place, removes its work folder. Gives its manifest
+/// where it was killed on the way; nothing is left for such a run to do.
+pub fn finish_interrupted(
+    folder: &Path,
+    identity: &Identity,
+    (resume, existing): (Resume, Existing),
+) -> Result<Option<Manifest>> {
+    if !inside(folder, WORK)?.exists() {
+        return Ok(None);
+    }
+    let swapped = finish_swap(folder)?;
+    let manifest = Manifest::read(folder).ok().filter(|manifest| manifest.identity == *identity);
+    // Asked to replace the very same model, a run is done once its own is in place: not before.
+    let done = swapped || existing == Existing::Refuse || !folder.join(WORK).join(IDENTITY).exists();
+    if manifest.is_none() || !done || resume == Resume::Never {
+        return Ok(None);
+    }
+    disk::discard(folder, WORK, IDENTITY)?;
+    Ok(manifest)
+}
+
+/// Finishes the swap of a run that was killed in the middle of it, whichever run it was: neither its model nor the one
+/// before is whole until then. Gives whether there was one.
+fn finish_swap(folder: &Path) -> Result<bool> {
+    if inside(folder, WORK)?.exists() {
+        roll_forward(folder, Work::lock(folder)?.folder())
+    } else {
+        Ok(false)
+    }
+}
+
+/// A complete artifact that lies in the work folder of its writer.
+#[derive(Debug)]
+pub struct Staged {
+    folder: PathBuf,
+    work: Work,
+    manifest: Manifest,
+}
+
+impl Staged {
+    /// Where it can be read.
+    pub fn path(&self) -> PathBuf {
+        self.work.folder().path().join(NEXT)
+    }
+
+    /// Puts it in its final place, where it replaces what was there, and removes the work folder.
+    pub fn publish(self) -> Result<Manifest> {
+        let swap = Swap::of(&self.folder, self.work.folder())?;
+        // A sidecar left behind would be read on top of a base that it does not belong to.
+        let old = match Manifest::read(&self.folder) {
+            Ok(old) => old.files.into_keys().filter(|name| !self.manifest.files.contains_key(name)).collect(),
+            Err(_) => Vec::new(),
+        };
+        swap.commit(MANIFEST, old)?;
+        self.work.remove()?;
+        Ok(self.manifest)
+    }
+}
 
 impl Writer {
     /// Opens `folder` for writing, creating it where it is missing, and locks it.
@@ -114,16 +173,10 @@ impl Writer {
         identity: &Identity,
         (resume, existing): (Resume, Existing),
     ) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|e| {
-            let refused = matches!(e.kind(), std::io::ErrorKind::StorageFull);
-            let kind = if refused { Kind::Io } else { Kind::CannotWrite };
-            Error::new(kind, format!("cannot create the folder: {e}")).file(folder)
-        })?;
-        let fresh = !folder.join(WORK).exists();
-        if let Err(refused) = check_folder(folder, fresh, existing) {
-            discard_finished_work(folder, identity);
-            return Err(refused);
-        }
+        create_folder(folder)?;
+        finish_interrupted(folder, identity, (resume, existing))?;
+        let fresh = !inside(folder, WORK)?.exists();
+        check_folder(folder, fresh, existing)?;
         let mut work = Work::lock(folder)?;
         // Once more under the lock: another run may have finished in between.
         check_folder(folder, !work.is_used(), existing)?;
@@ -133,6 +186,11 @@ impl Writer {
         work.resume(identity)?;
         atomic::remove_leftovers(folder)?;
         Ok(Self { folder: folder.to_path_buf(), identity: identity.clone(), work })
+    }
+
+    /// Takes over only the finished parts that hold exactly the tensors that they are to hold.
+    pub fn retain(&mut self, names: &dyn Fn(Part) -> BTreeSet<String>) {
+        self.work.retain(names);
     }
 
     /// Parts that are finished and need not be computed again.
@@ -158,8 +216,13 @@ impl Writer {
         self.work.read(part)
     }
 
-    /// Puts the parts together, writes the manifest and removes the work folder.
+    /// Puts the parts together, puts them in place and removes the work folder.
     pub fn finish(self, finish: Finish) -> Result<Manifest> {
+        self.stage(finish)?.publish()
+    }
+
+    /// Puts the parts together inside the work folder; what is in the output folder stays as it is.
+    pub fn stage(self, finish: Finish) -> Result<Staged> {
         self.check_blocks()?;
         check_names(&finish.files)?;
         let parts = self.work.parts();
@@ -168,25 +231,24 @@ impl Writer {
         for receipts in parts.values().map(|r| &r.receipts) {
             manifest.receipts.extend(receipts.clone());
         }
-        self.set_previous_aside()?;
+        let swap = Swap::begin(&self.folder, self.work.folder())?;
         let sources = Sources::open(&self.work)?;
-        manifest.files.insert(BASE.into(), sources.merge(&self.folder.join(BASE), |s| s.base)?);
+        manifest.files.insert(BASE.into(), sources.merge(&swap.next().join(BASE), |s| s.base)?);
         if manifest.tensors.iter().any(|t| t.encoding.ortho_entries().is_some()) {
-            manifest.files.insert(ORTHO.into(), sources.merge(&self.folder.join(ORTHO), |s| s.ortho)?);
+            manifest.files.insert(ORTHO.into(), sources.merge(&swap.next().join(ORTHO), |s| s.ortho)?);
         }
         drop(sources);
         let mut files = finish.files;
         files.insert(CONFIG.into(), config(finish.config, &manifest.tensors));
         for (name, bytes) in files {
-            atomic::write(&self.folder.join(&name), &bytes)?;
+            atomic::write(&swap.next().join(&name), &bytes)?;
             let entry = FileEntry { bytes: bytes.len() as u64, sha256: sha256(&bytes) };
             manifest.files.insert(name, entry);
         }
-        self.remove_replaced(&manifest)?;
         (manifest.recipe, manifest.seed, manifest.run) = (finish.recipe, finish.seed, finish.run);
-        atomic::write(&self.folder.join(MANIFEST), &manifest.to_bytes())?;
-        self.work.remove()?;
-        Ok(manifest)
+        atomic::write(&swap.next().join(MANIFEST), &manifest.to_bytes())?;
+        drop(swap);
+        Ok(Staged { folder: self.folder, work: self.work, manifest })
     }
 
     fn check_blocks(&self) -> Result<()> {
@@ -200,34 +262,6 @@ impl Writer {
                 Err(Error::defect(format!("{} was never stored", Part::Block(missing))).file(&self.folder))
             }
         }
-    }
-
-    /// From here to the new manifest the folder is incomplete and must look like it.
-    fn set_previous_aside(&self) -> Result<()> {
-        let manifest = self.folder.join(MANIFEST);
-        if manifest.exists() {
-            let aside = self.work.path(REPLACED);
-            fs::rename(&manifest, &aside).map_err(|e| Error::writing(&aside, &e))?;
-            atomic::sync_folder(&manifest)?;
-            atomic::sync_folder(&aside)?;
-        }
-        Ok(())
-    }
-
-    /// Removes files of the replaced artifact that the new one does not have: a sidecar left
-    /// behind would otherwise be read on top of a base it does not belong to.
-    fn remove_replaced(&self, new: &Manifest) -> Result<()> {
-        let aside = self.work.path(REPLACED);
-        if !aside.exists() {
-            return Ok(());
-        }
-        let bytes = fs::read(&aside).map_err(|e| Error::reading(&aside, &e))?;
-        let old: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::bad_data(format!("not a manifest: {e}")).file(&aside))?;
-        for name in old.files.keys().filter(|n| is_plain_name(n) && !new.files.contains_key(*n)) {
-            atomic::remove(&self.folder.join(name))?;
-        }
-        Ok(())
     }
 }
 
@@ -255,16 +289,6 @@ fn check_folder(folder: &Path, fresh: bool, existing: Existing) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A run killed between its manifest and the removal of its work folder leaves the parts
-/// behind. They are only removed when they are those of the finished artifact; a failure
-/// costs disk space and nothing else, and the caller is about to report a refusal.
-fn discard_finished_work(folder: &Path, identity: &Identity) {
-    let finished = Manifest::read(folder).is_ok_and(|m| m.identity == *identity);
-    if finished && folder.join(WORK).exists() {
-        Work::lock(folder).and_then(|mut work| work.resume(identity).and_then(|()| work.remove())).ok();
-    }
 }
 
 fn check_names(files: &BTreeMap<String, Vec<u8>>) -> Result<()> {

@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::inside;
 use crate::error::{Error, Kind, Result};
 
 /// Middle of every temporary name: `.{name}.tamis-tmp-{pid}`.
@@ -35,12 +36,14 @@ impl Pending {
         hidden.push(name);
         hidden.push(format!("{MARK}{}", std::process::id()));
         let temporary = target.with_file_name(hidden);
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)
-            .map_err(|e| writing(target, &e, (0, expected)))?;
+        // A new file, so that nothing in its place is written through: a link, or what a killed process of the same
+        // number has left.
+        let create = || OpenOptions::new().write(true).create_new(true).open(&temporary);
+        let file = create().or_else(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => fs::remove_file(&temporary).and_then(|()| create()),
+            _ => Err(e),
+        });
+        let file = file.map_err(|e| writing(target, &e, (0, expected)))?;
         Ok(Self { file: Some(file), temporary, target: target.to_path_buf(), written: 0, expected })
     }
 
@@ -100,15 +103,25 @@ pub fn remove(target: &Path) -> Result<()> {
     }
 }
 
-/// Removes a folder, if it is there, and before anything else the file in it that says what it is: what a crash
-/// leaves is taken for nothing.
-pub fn remove_folder(folder: &Path, names_it: &str) -> Result<()> {
-    remove(&folder.join(names_it))?;
-    match fs::remove_dir_all(folder) {
-        Ok(()) => sync_folder(folder),
+/// Removes a file, a link or a whole folder that may be there, durably.
+pub fn remove_any(target: &Path) -> Result<()> {
+    let is_folder = fs::symlink_metadata(target).is_ok_and(|there| there.is_dir());
+    let removed = if is_folder { fs::remove_dir_all(target) } else { fs::remove_file(target) };
+    match removed {
+        Ok(()) => sync_folder(target),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::writing(folder, &e)),
+        Err(e) => Err(Error::writing(target, &e)),
     }
+}
+
+/// Removes the folder `name` of `parent`, if it is there, and before anything else the file in it that says what it is:
+/// what a crash leaves is taken for nothing. Errors: a link in its place.
+pub(crate) fn remove_folder(parent: &Path, name: &str, names_it: &str) -> Result<()> {
+    let folder = inside(parent, name)?;
+    if folder.is_dir() {
+        remove(&inside(&folder, names_it)?)?;
+    }
+    remove_any(&folder)
 }
 
 /// Removes the temporary files that a killed run left in `folder`. The caller holds the lock.

@@ -3,7 +3,7 @@
 //! holds. Not memory-mapped: a mapped file that another process truncates kills the
 //! process, and reading is as fast for tensors that are read once.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
@@ -70,6 +70,28 @@ fn zeroed<T: Pod>(count: usize) -> Result<Vec<T>> {
     Ok(data)
 }
 
+/// Opens a file to read and write, and creates it where it is missing; what is in it stays. Errors: a link in its
+/// place, or anything else that is no regular file.
+pub(crate) fn open_kept(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    no_link(&mut options);
+    let file = options.open(path).map_err(|e| Error::writing(path, &e))?;
+    match file.metadata() {
+        Ok(kind) if kind.is_file() => Ok(file),
+        Ok(_) => Err(Error::bad_data("not a regular file").file(path)),
+        Err(e) => Err(Error::reading(path, &e)),
+    }
+}
+
+/// Makes opening fail on a link, and not wait on a FIFO.
+fn no_link(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    #[cfg(not(unix))]
+    let _ = options;
+}
+
 #[cfg(unix)]
 fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
@@ -95,4 +117,12 @@ pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
         return Err(Error::bad_data(format!("{} bytes; at most {limit} are read", file.len)).file(path));
     }
     file.read(0, file.len as usize)
+}
+
+/// The same as text. Errors: it is not UTF-8.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
+    String::from_utf8(read_small(path, limit)?).map_err(|e| {
+        let offset = e.utf8_error().valid_up_to() as u64;
+        Error::bad_data("not UTF-8 text").file(path).offset(offset)
+    })
 }

@@ -2,10 +2,11 @@
 //! The system drops the lock when the process dies, however it dies, so a lock file
 //! without a lock on it is stale and is taken over.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
 
+use super::file::open_kept;
 use crate::error::{Error, Result};
 
 /// The held lock; dropping it lets the next writer in.
@@ -19,13 +20,7 @@ impl Lock {
     pub(crate) fn take(path: &Path) -> Result<Self> {
         loop {
             let failed = |e: &std::io::Error| Error::writing(path, e);
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(|e| failed(&e))?;
+            let mut file = open_kept(path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(held(path, &mut file)),

@@ -5,7 +5,13 @@ pub mod atomic;
 pub mod digest;
 mod file;
 mod lock;
+mod name;
+mod run_folder;
+pub(crate) mod swap;
 
 pub use file::DataFile;
-pub(crate) use file::read_small;
+pub(crate) use file::{open_kept, read_small, read_text};
 pub(crate) use lock::Lock;
+pub(crate) use name::{inside, is_plain_name};
+pub use run_folder::create_folder;
+pub(crate) use run_folder::{RunFolder, discard, finished};

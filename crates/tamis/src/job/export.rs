@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use serde_json::json;
 use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData, RowSource};
 
-use super::rewrite::{Notes, Rewrite};
+use super::rewrite::{Notes, rewrite};
 use super::run::linear_roles;
 use crate::artifact::{Existing, Manifest, Resume, Stored};
 use crate::compress::Threads;
@@ -37,7 +37,7 @@ pub fn export(
         Stored::Matrix(weight) => dense(weight, alpha, threads).map(Stored::Matrix),
         vector => Ok(vector),
     };
-    Rewrite::open(checkpoint, output, notes, policy)?.run(&change, watch)
+    rewrite(checkpoint, (output, policy), notes, &change, watch)
 }
 
 /// Holes take no room in a file, so nothing but the configuration says that the shape of a pruned tensor is meant.

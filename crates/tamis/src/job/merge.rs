@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 use tamis_kernels::pack::{BitmapData, BlockData};
 
-use super::rewrite::{Notes, Rewrite, storable};
+use super::rewrite::{Notes, rewrite, storable};
 use crate::artifact::{Existing, Manifest, Resume, Stored};
 use crate::disk::digest::sha256;
 use crate::error::{Error, Kind, Result};
@@ -60,7 +60,7 @@ impl Merge<'_> {
             Stored::Matrix(weight) => self.matrix(name, weight).map(Stored::Matrix),
             vector => Ok(vector),
         };
-        Rewrite::open(self.checkpoint, self.output, notes, self.policy)?.run(&change, watch)
+        rewrite(self.checkpoint, (self.output, self.policy), notes, &change, watch)
     }
 
     /// SHA-256 over names, factors and numbers of the adapter.

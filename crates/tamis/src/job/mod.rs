@@ -10,6 +10,7 @@ pub mod merge;
 mod outcome;
 mod parts;
 mod permute;
+pub(crate) mod publish;
 pub mod rewrite;
 mod run;
 

@@ -2,9 +2,12 @@
 //! compressed; embedding and head are kept at 16, 8 or 4 bits; norms and biases in f32.
 //! Knows no calibration.
 
+use std::collections::BTreeSet;
+
 use tamis_kernels::pack::PackedMatrix;
 
-use crate::artifact::{Stored, Vector};
+use super::run::linear_roles;
+use crate::artifact::{Part, Stored, Vector};
 use crate::compress::{ClipSearch, Method, TensorPlan, Threads, Weights, compress_tensor};
 use crate::error::{Error, Result};
 use crate::load::Checkpoint;
@@ -17,6 +20,29 @@ use crate::units::{Alpha, Bits, GroupSize};
 const ROWS: usize = 4096;
 
 type Tensors = Vec<(String, Stored)>;
+
+/// Names of all tensors of a part, from the index alone.
+pub(super) fn names_of(checkpoint: &Checkpoint, part: Part) -> BTreeSet<String> {
+    let tables = |names: Vec<&'static str>| table_names(checkpoint, names).into_iter().collect();
+    match part {
+        Part::Embedding => tables(stem_names(checkpoint)),
+        Part::Head => tables(crown_names(checkpoint)),
+        Part::Block(index) => {
+            let config = checkpoint.config();
+            let linears =
+                linear_roles(config).into_iter().map(|role| format!("{}.weight", role.name(config, index)));
+            linears.chain(block_vectors(checkpoint, index)).collect()
+        }
+    }
+}
+
+/// Names of the norms and biases of a block.
+fn block_vectors(checkpoint: &Checkpoint, index: usize) -> impl Iterator<Item = String> {
+    let prefix = format!("{}.{index}.", checkpoint.config().architecture.family().names.block);
+    let all = checkpoint.tensors().tensors().iter();
+    all.filter(move |(name, info)| name.starts_with(&prefix) && info.shape.len() == 1)
+        .map(|(name, _)| name.clone())
+}
 
 /// Embedding, positions and input projection.
 pub(super) fn stem_tensors(checkpoint: &Checkpoint, recipe: &Recipe, threads: Threads) -> Result<Tensors> {
@@ -53,11 +79,10 @@ pub(super) fn block_tensors(checkpoint: &Checkpoint, index: usize, mut block: Bl
             tensors.extend(linear.bias.take().map(|bias| (format!("{name}.bias"), bias.into())));
         }
     }
-    let prefix = format!("{}.{index}.", config.architecture.family().names.block);
-    for (name, info) in checkpoint.tensors().tensors() {
-        let known = tensors.iter().any(|(known, _)| known == name);
-        if name.starts_with(&prefix) && info.shape.len() == 1 && !known {
-            tensors.push((name.clone(), checkpoint.tensors().vector(name)?.into()));
+    for name in block_vectors(checkpoint, index) {
+        if !tensors.iter().any(|(known, _)| *known == name) {
+            let vector = checkpoint.tensors().vector(&name)?;
+            tensors.push((name, vector.into()));
         }
     }
     Ok(tensors)
@@ -78,27 +103,29 @@ pub(super) fn restore(block: &mut Block, config: &Config, index: usize, tensors:
     Ok(())
 }
 
+/// Weights and biases that the checkpoint has under the given names.
+fn table_names(checkpoint: &Checkpoint, names: Vec<&'static str>) -> Vec<String> {
+    let known = checkpoint.tensors().tensors();
+    let all = names.iter().flat_map(|name| ["weight", "bias"].map(|suffix| format!("{name}.{suffix}")));
+    all.filter(|name| known.contains_key(name)).collect()
+}
+
 /// All tensors under the given names: matrices as `store` makes them, vectors in f32.
 fn tables(
     checkpoint: &Checkpoint,
     names: Vec<&'static str>,
     store: &dyn Fn(&Weight) -> Result<Weight>,
 ) -> Result<Tensors> {
-    let mut tensors = Tensors::new();
-    for name in names {
-        for suffix in ["weight", "bias"] {
-            let name = format!("{name}.{suffix}");
-            let Some(info) = checkpoint.tensors().tensors().get(&name) else { continue };
-            tensors.push(if info.shape.len() == 1 {
-                (name.clone(), checkpoint.tensors().vector(&name)?.into())
-            } else {
-                let weight = checkpoint.tensors().weight(&name)?;
-                let table = store(&weight).map_err(|e| e.tensor(&name))?;
-                (name, Stored::Matrix(table))
-            });
+    let source = checkpoint.tensors();
+    let tensor = |name: String| {
+        if source.tensors()[&name].shape.len() == 1 {
+            let vector = source.vector(&name)?;
+            return Ok((name, vector.into()));
         }
-    }
-    Ok(tensors)
+        let table = store(&source.weight(&name)?).map_err(|e| e.tensor(&name))?;
+        Ok((name, Stored::Matrix(table)))
+    };
+    table_names(checkpoint, names).into_iter().map(tensor).collect()
 }
 
 /// A table at 16 bits (bf16 where it was bf16 before, f16 otherwise) or at 8 (group 32, symmetric).

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::artifact::{Existing, Finish, Identity, Manifest, Part, Resume, Stored, Writer};
+use super::publish::publish;
+use crate::artifact::{
+    Existing, Finish, Identity, Manifest, Part, Resume, Stored, Writer, finish_interrupted,
+};
 use crate::error::Result;
 use crate::load::Checkpoint;
 use crate::model::Weight;
@@ -30,6 +33,36 @@ pub struct Rewrite<'a> {
     notes: Notes,
 }
 
+/// Writes a whole model with `change` made to each of its tensors; `watch` sees how many of how many parts are done.
+/// Where a run like this was killed after all but the end of it, that is all that is done.
+pub fn rewrite(
+    checkpoint: &Checkpoint,
+    (output, policy): (&Path, (Resume, Existing)),
+    notes: Notes,
+    change: &dyn Fn(&str, Stored) -> Result<Stored>,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Manifest> {
+    if let Some(manifest) = finish_interrupted(output, &notes.identity(checkpoint)?, policy)? {
+        return Ok(manifest);
+    }
+    let mut rewrite = Rewrite::open(checkpoint, output, notes, policy)?;
+    let parts = rewrite.parts();
+    for (index, part) in parts.iter().enumerate() {
+        if !rewrite.has(*part) {
+            rewrite.put(*part, change)?;
+        }
+        watch(index + 1, parts.len());
+    }
+    rewrite.finish()
+}
+
+impl Notes {
+    /// Identity of a run that makes this of `checkpoint`.
+    pub fn identity(&self, checkpoint: &Checkpoint) -> Result<Identity> {
+        Ok(Identity::new(self.identity.clone(), checkpoint.fingerprint()?, None))
+    }
+}
+
 impl<'a> Rewrite<'a> {
     /// Opens `output`; parts that are there already are those of the same run.
     pub fn open(
@@ -38,8 +71,11 @@ impl<'a> Rewrite<'a> {
         notes: Notes,
         policy: (Resume, Existing),
     ) -> Result<Self> {
-        let identity = Identity::new(notes.identity.clone(), checkpoint.fingerprint()?, None);
-        let writer = Writer::create_or_resume(output, &identity, policy)?;
+        let mut writer = Writer::create_or_resume(output, &notes.identity(checkpoint)?, policy)?;
+        let names = checkpoint.tensors().tensors().keys();
+        writer.retain(&|part| {
+            names.clone().filter(|name| part_of(checkpoint, name) == part).cloned().collect()
+        });
         Ok(Self { checkpoint, writer, notes })
     }
 
@@ -74,31 +110,16 @@ impl<'a> Rewrite<'a> {
         self.writer.read(part)
     }
 
-    /// Writes what is missing, with `change` made; `watch` sees how many of how many parts are done.
-    pub fn run(
-        mut self,
-        change: &dyn Fn(&str, Stored) -> Result<Stored>,
-        watch: &mut dyn FnMut(usize, usize),
-    ) -> Result<Manifest> {
-        let parts = self.parts();
-        for (index, part) in parts.iter().enumerate() {
-            if !self.has(*part) {
-                self.put(*part, change)?;
-            }
-            watch(index + 1, parts.len());
-        }
-        self.finish()
-    }
-
     /// Puts the parts together.
     pub fn finish(self) -> Result<Manifest> {
-        self.writer.finish(Finish {
+        let finish = Finish {
             config: self.checkpoint.hf_config()?,
             files: self.checkpoint.text_files()?,
             recipe: self.notes.recipe,
             seed: self.notes.seed,
             run: Value::Null,
-        })
+        };
+        publish(self.writer, finish)
     }
 }
 

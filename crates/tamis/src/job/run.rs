@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 
 use super::allocate::{Share, allocate, assume, check_texts};
 use super::outcome::Outcome;
-use super::parts::{block_tensors, head_tensors, restore, stem_tensors};
+use super::parts::{block_tensors, head_tensors, names_of, restore, stem_tensors};
 use super::permute;
-use crate::artifact::{Existing, Finish, Identity, Part, Resume, Stored, Writer, check_resumable};
+use super::publish::publish;
+use crate::artifact::{
+    Existing, Finish, Identity, Manifest, Part, Resume, Stored, Writer, check_resumable, finish_interrupted,
+};
 use crate::calibrate::{Walk, Windows};
 use crate::compress::{
     Compressed, Evidence, Gram, Method, OrthoMode, Pattern, Receipt, TensorPlan, Threads, Update, Weights,
@@ -113,6 +116,9 @@ impl Job<'_> {
     /// loading, compressing and writing.
     pub fn run(&self, watch: &mut Watch<'_>) -> Result<Outcome> {
         self.check()?;
+        if let Some(outcome) = self.finished()? {
+            return Ok(outcome);
+        }
         let mut plans = self.plans()?;
         let mut writer = self.writer()?;
         let finished = writer.as_ref().map_or(0, |writer| writer.finished().len());
@@ -156,10 +162,28 @@ impl Job<'_> {
                 BTreeMap::new(),
             )?;
         }
-        let manifest = writer.finish(self.extras(&outcome.shares)?)?;
+        let manifest = publish(writer, self.extras(&outcome.shares)?)?;
         outcome.finish(&manifest)?;
         self.workers.meet();
         Ok(outcome)
+    }
+
+    /// What a run like this has left in the output folder, where it was killed after all but the end of it.
+    fn finished(&self) -> Result<Option<Outcome>> {
+        let mut manifest = Vec::new();
+        if self.workers.is_first() {
+            let found = finish_interrupted(self.output, &self.identity()?, self.policy)?;
+            manifest = found.map_or(manifest, |found| found.to_bytes());
+        }
+        self.workers.share_all(&mut manifest);
+        if manifest.is_empty() {
+            return Ok(None);
+        }
+        let manifest = Manifest::parse(&manifest)?;
+        let parts = self.checkpoint.config().layers.len() + 2;
+        let mut outcome = Outcome::new(parts, Vec::new());
+        outcome.finish(&manifest)?;
+        Ok(Some(outcome))
     }
 
     fn is_alone(&self) -> bool {
@@ -174,7 +198,11 @@ impl Job<'_> {
             let windows = calibration.windows.count();
             self.workers.check_busy(windows, &format!("a text of {windows} windows"), "--samples")?;
         }
-        let create = || Writer::create_or_resume(self.output, &identity, self.policy);
+        let create = || {
+            let mut writer = Writer::create_or_resume(self.output, &identity, self.policy)?;
+            writer.retain(&|part| names_of(self.checkpoint, part));
+            Ok(writer)
+        };
         self.workers.is_first().then(create).transpose()
     }
 

@@ -2,7 +2,7 @@
 //! `model.safetensors.index.json`. Knows tensors, not what they mean.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData};
 use super::safetensors::{self, Entry};
 use super::values::{check_finite, expect_matrix, expect_vector, from_le};
 use super::{TensorInfo, TensorSource};
-use crate::disk::{DataFile, read_small};
+use crate::disk::{DataFile, is_plain_name, read_small};
 use crate::error::{Error, Result};
 use crate::model::Weight;
 
@@ -136,12 +136,8 @@ pub fn parse_index(json: &[u8]) -> Result<BTreeMap<String, String>> {
     }
 }
 
-/// One normal path component on every system, ending in `.safetensors`.
 fn is_plain_shard(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    let one = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-    let odd = |c: char| c.is_control() || matches!(c, '/' | '\\' | ':');
-    one && name.ends_with(".safetensors") && !name.starts_with('.') && !name.contains(odd)
+    is_plain_name(name) && name.ends_with(".safetensors")
 }
 
 fn no_weights(folder: &Path) -> Error {

@@ -26,6 +26,7 @@ mod values;
 pub use adapter::open_adapter;
 pub use chat::{ChatTemplate, GenerationPrompt, Message};
 pub use tokenizer::{AddSpecial, SpecialText, TextStream, Tokenizer};
+pub(crate) use values::check_finite;
 
 use serde::Serialize;
 

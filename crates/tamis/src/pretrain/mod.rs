@@ -15,14 +15,16 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::artifact::{Existing, MANIFEST, Manifest, Resume};
+use crate::artifact::{Existing, MANIFEST, Resume};
 use crate::calibrate::read_documents;
-use crate::disk::atomic;
+use crate::disk::digest::sha256;
+use crate::disk::{self, RunFolder, atomic, inside, read_small};
 use crate::error::{Error, Result};
 use crate::load::Checkpoint;
 use crate::nano::{Corpus, tokenizer, validation};
+use crate::recover::checkpoint;
 use crate::recover::report::Account;
-use crate::recover::run::{Run, Watch, check_finished};
+use crate::recover::run::{Run, Watch, check_finished, is_finished};
 use crate::recover::sequences::Sequences;
 use crate::recover::settings::{Losses, Settings};
 use crate::recover::student::Arithmetic;
@@ -35,6 +37,9 @@ use plan::{Data, Plan};
 const VALIDATION: usize = 200_000;
 /// Folder of the untrained model inside the output folder.
 const START: &str = ".start";
+const PLAN: &str = "plan.json";
+/// Longest file of a run that is read.
+const LIMIT: u64 = 1 << 20;
 
 /// Trains the model of `plan` and writes it to `output`. Errors: a folder with something that is not to be
 /// replaced; those of the texts, of training, of writing.
@@ -44,8 +49,20 @@ pub fn pretrain(
     (output, policy): (&Path, (Resume, Existing)),
     watch: &mut Watch<'_>,
 ) -> Result<Account> {
-    check_finished(output, policy.1)?;
-    let prepared = Prepared::new(plan, (output, policy.0))?;
+    let identity = sha256(json!([plan, env!("CARGO_PKG_VERSION")]).to_string().as_bytes());
+    if policy.0 == Resume::Auto {
+        let reported = disk::finished(output, (START, PLAN), &identity)?;
+        if let Some(account) = reported.filter(|_| is_finished(output)) {
+            return Ok(account);
+        }
+    }
+    plan.check()?;
+    let begun = inside(output, START)?.join(PLAN).exists() && policy.0 == Resume::Auto;
+    if !begun {
+        check_finished(output, policy.1)?;
+    }
+    let start = begin(&identity, (output, policy.0))?;
+    let prepared = Prepared::new(plan, &start)?;
     let run = Run {
         workers: &Alone,
         checkpoint: &prepared.start,
@@ -57,10 +74,29 @@ pub fn pretrain(
         policy,
         teacher_cache: None,
     };
-    let account = run.carry_out(watch)?;
-    let folder = output.join(START);
-    std::fs::remove_dir_all(&folder).map_err(|e| Error::writing(&folder, &e))?;
+    let account = run.mend(watch)?;
+    start.report(&identity, &account)?;
+    checkpoint::discard(output)?;
+    start.remove(PLAN)?;
     Ok(account)
+}
+
+/// The folder of the untrained model, of this run or a new one.
+fn begin(identity: &str, (output, resume): (&Path, Resume)) -> Result<RunFolder> {
+    if resume == Resume::Never {
+        disk::discard(output, START, PLAN)?;
+    }
+    let start = RunFolder::create(output, START)?;
+    let known = start.entry(PLAN)?;
+    if !known.exists() {
+        start.clear(PLAN)?;
+        atomic::write(&known, identity.as_bytes())?;
+    } else if read_small(&known, LIMIT)? != identity.as_bytes() {
+        return Err(Error::usage("the folder holds an unfinished run of another configuration")
+            .file(output)
+            .next("give the same configuration again, another output folder, or --resume never"));
+    }
+    Ok(start)
 }
 
 /// The untrained model, the texts and the settings of a plan.
@@ -71,19 +107,11 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(plan: &Plan, (output, resume): (&Path, Resume)) -> Result<Self> {
-        plan.check()?;
+    fn new(plan: &Plan, work: &RunFolder) -> Result<Self> {
         let raw = Raw::read(&plan.data)?;
-        let folder = output.join(START);
-        if resume == Resume::Never {
-            atomic::remove_folder(&folder, MANIFEST)?;
-        }
+        let folder = work.entry("model")?;
         if !folder.join(MANIFEST).exists() {
             start::write(plan, raw.files(&plan.data)?, &folder)?;
-        } else if Manifest::read(&folder)?.recipe != json!(plan) {
-            return Err(Error::usage("the folder holds an unfinished run of another configuration")
-                .file(output)
-                .next("give the same configuration again, another output folder, or --resume never"));
         }
         let start = Checkpoint::open(&folder.to_string_lossy())?;
         let tokenizer = start.tokenizer()?;

@@ -13,6 +13,7 @@ use tamis_kernels::pack::{DenseHalf, HalfData};
 use super::plan::{Plan, Shape};
 use crate::artifact::{Finish, Identity, Part, Stored, Writer};
 use crate::error::{Error, Result};
+use crate::job::publish::publish;
 use crate::model::Weight;
 
 const DEVIATION: f64 = 0.02;
@@ -33,13 +34,8 @@ pub fn write(plan: &Plan, files: Vec<(String, Vec<u8>)>, folder: &Path) -> Resul
     }
     put(&mut writer, Part::Head, vec![("model.norm.weight".into(), vec![1.0; shape.hidden].into())])?;
     let config = config(shape, vocab);
-    writer.finish(Finish {
-        config,
-        files,
-        recipe: json!(plan),
-        seed: plan.training.seed,
-        run: Value::Null,
-    })?;
+    let recipe = json!(plan);
+    publish(writer, Finish { config, files, recipe, seed: plan.training.seed, run: Value::Null })?;
     Ok(())
 }
 

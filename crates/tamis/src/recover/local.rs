@@ -21,7 +21,7 @@ use super::save::{changed_block, replaced, unchanged};
 use super::settings::Optimiser;
 use super::student::{Arithmetic, refresh_block};
 use super::trainable::{Spec, prepare_block};
-use crate::artifact::{Existing, Part, Resume, Stored, Vector};
+use crate::artifact::{Existing, Part, Resume, Stored, Vector, finish_interrupted};
 use crate::calibrate::{Windows, below};
 use crate::error::{Error, Kind, Result};
 use crate::job::rewrite::{Notes, Rewrite};
@@ -108,11 +108,15 @@ impl Reconstruction<'_> {
         3 * 4 * tokens * config.hidden as u64
     }
 
-    /// Carries out the run and writes the mended model. Errors: [`Kind::Stopped`]; [`Kind::NonFinite`] where a
+    /// Carries out the run and writes the mended model; reports nothing where an earlier run was killed after all but
+    /// the end of it. Errors: [`Kind::Stopped`]; [`Kind::NonFinite`] where a
     /// block's loss ceases to be finite.
     pub fn carry_out(&self, output: &Path, notes: Notes, watch: &mut Watch<'_>) -> Result<Vec<BlockReport>> {
         self.check()?;
         let config = self.checkpoint.config();
+        if finish_interrupted(output, &notes.identity(self.checkpoint)?, self.policy)?.is_some() {
+            return Ok(Vec::new());
+        }
         let mut rewrite = Rewrite::open(self.checkpoint, output, notes, self.policy)?;
         for part in [Part::Embedding, Part::Head] {
             if !rewrite.has(part) {

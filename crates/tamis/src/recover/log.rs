@@ -1,8 +1,8 @@
 //! `metrics.jsonl`: one line a step and one a validation, in order, without what a killed run did after its
 //! last save; and the same numbers as a TensorBoard event file. Knows no model.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 use super::crown::Losses;
 use super::report::Point;
 use super::tensorboard::EventWriter;
-use crate::disk::atomic;
+use crate::disk::{atomic, open_kept, read_text};
 use crate::error::{Error, Result};
 
 /// Name of the file.
 pub const METRICS: &str = "metrics.jsonl";
+/// Longest log that is read.
+const LONGEST: u64 = 1 << 30;
 
 /// An open log.
 #[derive(Debug)]
@@ -115,7 +117,7 @@ pub fn join(output: &Path, logs: &[(PathBuf, usize)]) -> Result<()> {
     let mut whole = Log::open(output, None)?;
     let mut before = 0;
     for (stage, (path, steps)) in (1..).zip(logs) {
-        let text = fs::read_to_string(path).map_err(|e| Error::reading(path, &e))?;
+        let text = read_text(path, LONGEST)?;
         for line in text.lines() {
             let damaged = |e| Error::bad_data(format!("a line is no line of a log: {e}")).file(path);
             let mut line: Value = serde_json::from_str(line).map_err(damaged)?;
@@ -132,15 +134,16 @@ pub fn join(output: &Path, logs: &[(PathBuf, usize)]) -> Result<()> {
 }
 
 fn append(path: &Path) -> Result<File> {
-    OpenOptions::new().append(true).create(true).open(path).map_err(|e| Error::writing(path, &e))
+    let mut file = open_kept(path)?;
+    file.seek(SeekFrom::End(0)).map_err(|e| Error::writing(path, &e))?;
+    Ok(file)
 }
 
 fn truncate(path: &Path, step: usize) -> Result<()> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::reading(path, &e)),
-    };
+    if !path.exists() {
+        return Ok(());
+    }
+    let text = read_text(path, LONGEST)?;
     let early = |line: &&str| {
         let value: Option<Value> = serde_json::from_str(line).ok();
         value.and_then(|v| v["step"].as_u64()).is_some_and(|s| s <= step as u64)

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use super::parameters::Parameters;
 use super::plan::{Pair, Plan, Trained};
 use super::trainable::LoraSpec;
-use crate::artifact::numbers;
-use crate::disk::atomic;
+use crate::artifact::{WORK, numbers};
+use crate::disk::swap::{Swap, roll_forward};
+use crate::disk::{RunFolder, atomic};
 use crate::error::{Error, Kind, Result};
 use crate::load::adapter::{ADAPTER_CONFIG, ADAPTER_MODEL, ENDS, PREFIX};
 use crate::model::Config;
@@ -45,20 +46,23 @@ pub fn masters<'a>(config: &Config, (plan, parameters): (&Plan, &'a Parameters))
     all
 }
 
-/// Writes the adapter to `folder`, the settings last. `base` says which model it belongs to; nothing but
+/// Writes the adapter to `folder`; one that is there is whole until the new one is. `base` says which model it belongs to; nothing but
 /// a reader's eye depends on it. Errors: matrices that make no pairs of the rank of `spec`, or that
 /// belong to linear layers it does not target; numbers that are not finite; a folder that cannot be written.
 pub fn write_adapter(folder: &Path, spec: &LoraSpec, base: &str, masters: &[Master<'_>]) -> Result<()> {
     check(spec, masters)?;
-    std::fs::create_dir_all(folder).map_err(|e| Error::writing(folder, &e))?;
-    // Settings beside other matrices would be read as an adapter: they go first and come last.
-    atomic::remove(&folder.join(ADAPTER_CONFIG))?;
+    let work = RunFolder::create(folder, WORK)?;
+    roll_forward(folder, &work)?;
+    let swap = Swap::begin(folder, &work)?;
     let named: Vec<numbers::Array<'_>> =
         masters.iter().map(|m| (format!("{PREFIX}{}", m.name), m.shape.to_vec(), m.values)).collect();
-    numbers::write(&folder.join(ADAPTER_MODEL), &named)?;
+    numbers::write(&swap.next().join(ADAPTER_MODEL), &named)?;
     let mut text = format!("{:#}", settings(spec, base)).into_bytes();
     text.push(b'\n');
-    atomic::write(&folder.join(ADAPTER_CONFIG), &text)
+    atomic::write(&swap.next().join(ADAPTER_CONFIG), &text)?;
+    // Settings beside other matrices would be read as an adapter: they go first and come last.
+    swap.commit(ADAPTER_CONFIG, Vec::new())?;
+    work.remove(ADAPTER_CONFIG)
 }
 
 fn settings(spec: &LoraSpec, base: &str) -> Value {

@@ -36,6 +36,15 @@ impl Point {
         Self { step: self.step + steps, seconds: self.seconds + seconds, ..self.clone() }
     }
 
+    /// Whether all its numbers can have been measured.
+    pub(super) fn is_sane(&self) -> bool {
+        let Self { epoch, valid, rate, grad_norm, seconds, .. } = *self;
+        let maybe = [self.also, self.train, self.divergence, self.feature, self.tokens_per_second];
+        let finite = maybe.iter().flatten().chain(&[valid, rate]).all(|number| number.is_finite());
+        let positive = [epoch, grad_norm, seconds, rate].iter().all(|n| *n >= 0.0 && n.is_finite());
+        finite && positive
+    }
+
     /// Perplexity on the validation text.
     pub fn perplexity(&self) -> f64 {
         self.valid.exp()

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::checkpoint::{FOLDER, Folder, Record};
+use super::checkpoint::{self, FOLDER, Folder, Record, reported};
 use super::curve::Curve;
 use super::estimate::Estimate;
 use super::parameters::Parameters;
@@ -21,9 +21,9 @@ use super::teacher::{self, Teacher};
 use super::trainable::{Method, prepare};
 use super::trainer::{Ended, Progress, Texts, Trainer, violations};
 use crate::artifact::{Existing, MANIFEST, Resume, WORK, check_free, discard};
-use crate::disk::atomic;
 use crate::disk::digest::sha256;
-use crate::error::{Error, Result};
+use crate::disk::{atomic, inside};
+use crate::error::{Error, Kind, Result};
 use crate::job::rewrite::Notes;
 use crate::load::Checkpoint;
 use crate::load::adapter::ADAPTER_CONFIG;
@@ -98,18 +98,43 @@ impl Run<'_> {
     /// Carries out the run; only the first worker writes, and knows how what it wrote measures. Errors: those
     /// of training and of writing.
     pub fn carry_out(&self, watch: &mut Watch<'_>) -> Result<Account> {
-        let account = self.mend(watch)?;
+        let identity = self.identified()?;
+        if let Some(account) = self.reported(&identity)? {
+            return Ok(account);
+        }
+        let account = self.train(&identity, watch)?;
         if self.workers.is_first() {
-            Folder::create(self.output)?.clear()?;
+            Folder::create(self.output)?.finish(&identity, &account)?;
         }
         Ok(account)
     }
 
+    /// What this run has reported, where it was killed after all but the end of its clean-up.
+    fn reported(&self, identity: &str) -> Result<Option<Account>> {
+        let mut bytes = Vec::new();
+        if self.workers.is_first() && self.policy.0 == Resume::Auto {
+            let account = reported(self.output, identity)?.filter(|_| is_finished(self.output));
+            bytes = account.map_or(Ok(bytes), |account| serde_json::to_vec(&account)).map_err(unreadable)?;
+        }
+        self.workers.share_all(&mut bytes);
+        if bytes.is_empty() { Ok(None) } else { serde_json::from_slice(&bytes).map(Some).map_err(unreadable) }
+    }
+
     /// The same, and leaves the run's own folder in the output, from which the result can be written again.
-    pub(super) fn mend(&self, watch: &mut Watch<'_>) -> Result<Account> {
+    pub(crate) fn mend(&self, watch: &mut Watch<'_>) -> Result<Account> {
+        self.train(&self.identified()?, watch)
+    }
+
+    /// The digest of everything that decides the bytes of the result. Errors: settings without meaning; workers of
+    /// which it is not the same.
+    fn identified(&self) -> Result<String> {
         self.settings.check()?;
         let identity = self.identity()?;
         self.check_workers(&identity)?;
+        Ok(identity)
+    }
+
+    fn train(&self, identity: &str, watch: &mut Watch<'_>) -> Result<Account> {
         if self.workers.is_first() {
             self.check_output()?;
         }
@@ -122,12 +147,12 @@ impl Run<'_> {
         let dense = self.dense(teacher.as_ref())?;
         let begun = watch(Event::Begin(&estimate, dense.valid.map(f64::exp)));
         if self.workers.agree(begun).is_break() {
-            return Err(Error::new(crate::Kind::Stopped, "stopped before the first step"));
+            return Err(Error::new(Kind::Stopped, "stopped before the first step"));
         }
         let teacher = teacher.map(|decoder| self.teacher(decoder)).transpose()?;
         let Self { workers, how, settings, texts, .. } = *self;
         let trainer = Trainer { workers, how, settings, texts, student, teacher };
-        let ended = trainer.run(self.output, &identity, &mut |progress| {
+        let ended = trainer.run(self.output, identity, &mut |progress| {
             watch(if progress.step == 0 { Event::Before(progress.loss.exp()) } else { Event::Step(progress) })
         })?;
         let mut account = self.account(&ended, dense, trained_parameters);
@@ -137,7 +162,7 @@ impl Run<'_> {
             workers.meet();
             return Ok(account);
         }
-        self.write(ended, identity, &mut account)?;
+        self.write(ended, identity.to_owned(), &mut account)?;
         workers.meet();
         Ok(account)
     }
@@ -151,18 +176,21 @@ impl Run<'_> {
 
     /// Throws away what unfinished commands have left in the output folder.
     pub(super) fn clear(&self) -> Result<()> {
-        if self.output.join(FOLDER).exists() {
-            Folder::create(self.output)?.clear()?;
-        }
-        atomic::remove_folder(&self.output.join(stages::FOLDER), stages::PLAN)?;
+        checkpoint::discard(self.output)?;
+        stages::discard(self.output)?;
         discard(self.output)
     }
 
     /// Refuses an output folder with something that is not to be replaced.
     pub(super) fn check_output(&self) -> Result<()> {
         let (resume, existing) = self.policy;
-        check_finished(self.output, existing)?;
-        if resume == Resume::Auto && self.output.join(stages::FOLDER).join(stages::PLAN).exists() {
+        let publishing = checkpoint::publishing(self.output)?;
+        if publishing.map(|identity| Ok::<_, Error>(identity == self.identity()?.as_bytes())).transpose()?
+            != Some(true)
+        {
+            check_finished(self.output, existing)?;
+        }
+        if resume == Resume::Auto && stages::are_begun(self.output)? {
             return Err(Error::usage("the folder holds an unfinished run in stages").file(self.output).next(
                 "give its command again, choose another output folder, or discard it: --resume never",
             ));
@@ -316,11 +344,13 @@ impl Run<'_> {
     fn remove_others(&self) -> Result<()> {
         let entries = std::fs::read_dir(self.output).map_err(|e| Error::reading(self.output, &e))?;
         for entry in entries {
-            let path = entry.map_err(|e| Error::reading(self.output, &e))?.path();
-            let step = path.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_prefix(KEPT));
+            let name = entry.map_err(|e| Error::reading(self.output, &e))?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let is_step = name.strip_prefix(KEPT).is_some_and(|step| step.parse::<usize>().is_ok());
+            let path = self.output.join(name);
             let ours = || [MANIFEST, ADAPTER_CONFIG, WORK].iter().any(|name| path.join(name).exists());
-            if step.is_some_and(|step| step.parse::<usize>().is_ok()) && ours() {
-                atomic::remove_folder(&path, MANIFEST)?;
+            if is_step && ours() {
+                atomic::remove_folder(self.output, name, MANIFEST)?;
             }
         }
         Ok(())
@@ -339,9 +369,10 @@ impl Run<'_> {
         for (place, kept) in record.kept().iter().enumerate().skip(1) {
             work.restore_kept(parameters, record, place)?;
             let folder = format!("{KEPT}{:07}", kept.step);
+            let place = inside(self.output, &folder)?;
             let recipe = json!({ "recover": self.settings, "step": kept.step });
             let notes = Notes { identity: identity.to_owned(), recipe, seed: self.settings.seed };
-            self.write_trained((plan, parameters), &self.output.join(&folder), notes)?;
+            self.write_trained((plan, parameters), &place, notes)?;
             others.push(KeptAccount { step: kept.step, perplexity: kept.valid.exp(), folder });
         }
         if !others.is_empty() {
@@ -362,6 +393,7 @@ impl Run<'_> {
 
     /// Writes the result, reads it again and measures what was written.
     fn write(&self, ended: Ended, identity: String, account: &mut Account) -> Result<()> {
+        Folder::create(self.output)?.publish(&identity)?;
         let Ended { student, record, teacher } = ended;
         let Student { decoder, mut parameters, plan } = student;
         drop((teacher, decoder));
@@ -392,11 +424,19 @@ impl Run<'_> {
 
 /// Refuses a folder with a complete model or adapter in it, unless that may be replaced.
 pub(crate) fn check_finished(output: &Path, existing: Existing) -> Result<()> {
-    let finished = [MANIFEST, ADAPTER_CONFIG].iter().any(|name| output.join(name).exists());
-    if existing == Existing::Refuse && finished {
+    if existing == Existing::Refuse && is_finished(output) {
         return Err(Error::usage("the folder already holds a complete model")
             .file(output)
             .next("`--overwrite` replaces it; another output folder keeps it"));
     }
     Ok(())
+}
+
+/// Whether a complete model or adapter is there.
+pub(crate) fn is_finished(output: &Path) -> bool {
+    [MANIFEST, ADAPTER_CONFIG].iter().any(|name| output.join(name).exists())
+}
+
+fn unreadable(e: serde_json::Error) -> Error {
+    Error::new(Kind::NonFinite, format!("the account cannot be written: {e}"))
 }

@@ -8,7 +8,7 @@ use super::parameters::{Id, Parameters};
 use super::plan::{BlockPlan, NormPlan, Plan, Trained};
 use crate::artifact::{Existing, Resume, Stored};
 use crate::error::Result;
-use crate::job::rewrite::{Notes, Rewrite, storable};
+use crate::job::rewrite::{Notes, rewrite, storable};
 use crate::load::Checkpoint;
 use crate::model::architecture::NormStorage;
 use crate::model::block::{NormRole, Role};
@@ -49,23 +49,22 @@ impl Changed<'_> {
 
 /// Writes `checkpoint` with other values in place of what was trained.
 pub fn save(checkpoint: &Checkpoint, changed: &Changed<'_>, output: &Path, notes: Notes) -> Result<()> {
-    rewrite(checkpoint, output, notes, &|name, stored| replaced(changed, name, stored))
+    written(checkpoint, output, notes, &|name, stored| replaced(changed, name, stored))
 }
 
 /// Writes `checkpoint` as it is.
 pub(super) fn copy(checkpoint: &Checkpoint, output: &Path, notes: Notes) -> Result<()> {
-    rewrite(checkpoint, output, notes, &|_, stored| unchanged(stored))
+    written(checkpoint, output, notes, &|_, stored| unchanged(stored))
 }
 
-fn rewrite(
+fn written(
     checkpoint: &Checkpoint,
     output: &Path,
     notes: Notes,
     change: &dyn Fn(&str, Stored) -> Result<Stored>,
 ) -> Result<()> {
-    let rewrite = Rewrite::open(checkpoint, output, notes, (Resume::Auto, Existing::Overwrite))?;
-    rewrite.run(change, &mut |_, _| ())?;
-    Ok(())
+    let target = (output, (Resume::Auto, Existing::Overwrite));
+    rewrite(checkpoint, target, notes, change, &mut |_, _| ()).map(drop)
 }
 
 /// The tensor as it was.

@@ -12,7 +12,6 @@
 //!             2/account.json    written last: the stage is done
 //! ```
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -23,14 +22,14 @@ use super::estimate::Estimate;
 use super::log;
 use super::parameters::Parameters;
 use super::report::Account;
-use super::run::{Event, Run, Watch};
+use super::run::{Event, Run, Watch, is_finished};
 use super::save::copy;
 use super::settings::Settings;
 use super::trainable::Method;
 use crate::artifact::{Existing, MANIFEST, Resume};
 use crate::compress::Threads;
-use crate::disk::atomic;
 use crate::disk::digest::sha256;
+use crate::disk::{self, RunFolder, atomic, create_folder, inside, read_small, read_text};
 use crate::error::{Error, Kind, Result};
 use crate::job::rewrite::Notes;
 use crate::job::{self, Calibration, Job};
@@ -43,8 +42,12 @@ use crate::workers::Alone;
 
 /// Name of the folder inside the output folder.
 pub const FOLDER: &str = ".stages";
-pub(super) const PLAN: &str = "plan.json";
+const PLAN: &str = "plan.json";
 const ACCOUNT: &str = "account.json";
+const PRUNED: &str = "pruned";
+const MENDED: &str = "mended";
+/// Longest file of a run that is read.
+const LIMIT: u64 = 1 << 30;
 
 /// How every stage leaves out weights.
 #[derive(Debug, Clone)]
@@ -180,42 +183,54 @@ impl Stages<'_> {
         self.check()?;
         self.run.check_cache()?;
         let identity = self.identity()?;
-        self.begin(&identity)?;
+        if self.run.policy.0 == Resume::Auto {
+            let reported = disk::finished(self.run.output, (FOLDER, PLAN), &identity)?;
+            if let Some(account) = reported.filter(|_| is_finished(self.run.output)) {
+                return Ok(account);
+            }
+        }
+        let work = self.begin(&identity)?;
         let mut accounts = Vec::new();
         for index in 0..self.sparsities.len() {
-            let folder = self.folder(index);
+            let folder = self.folder(index)?;
             let account = match account(&folder)? {
                 Some(account) => account,
                 None => self.stage(index, watch)?,
             };
-            atomic::remove_folder(&folder.join("pruned"), MANIFEST)?;
+            atomic::remove_folder(&folder, PRUNED, MANIFEST)?;
             accounts.push(account);
         }
         let account = self.join(&accounts)?;
-        self.publish(identity, &account)?;
+        self.publish(identity.clone(), &account)?;
+        work.report(&identity, &account)?;
+        work.remove(PLAN)?;
         Ok(account)
     }
 
-    fn work(&self) -> PathBuf {
-        self.run.output.join(FOLDER)
+    fn work(&self) -> Result<PathBuf> {
+        inside(self.run.output, FOLDER)
     }
 
-    fn folder(&self, index: usize) -> PathBuf {
-        self.work().join((index + 1).to_string())
+    fn folder(&self, index: usize) -> Result<PathBuf> {
+        inside(&self.work()?, &(index + 1).to_string())
+    }
+
+    /// What stage `index` has mended.
+    fn mended(&self, index: usize) -> Result<Checkpoint> {
+        Checkpoint::open(&inside(&self.folder(index)?, MENDED)?.to_string_lossy())
     }
 
     /// Refuses an output folder with something that is not to be replaced.
     fn check_output(&self) -> Result<()> {
-        let unfinished =
-            |name: &str| self.run.policy.0 == Resume::Auto && self.run.output.join(name).exists();
-        if unfinished(checkpoint::FOLDER) {
+        let goes_on = self.run.policy.0 == Resume::Auto;
+        if goes_on && inside(self.run.output, checkpoint::FOLDER)?.exists() {
             return Err(Error::usage("the folder holds an unfinished run without stages")
                 .file(self.run.output)
                 .next(
                     "give its command again, choose another output folder, or discard it: --resume never",
                 ));
         }
-        if unfinished(FOLDER) && self.work().join(PLAN).exists() {
+        if goes_on && are_begun(self.run.output)? {
             // A finished model there is this run's own, which was killed before it removed its stages.
             return Ok(());
         }
@@ -223,32 +238,24 @@ impl Stages<'_> {
     }
 
     /// Takes over what an earlier run of the same identity left, or begins a new one.
-    fn begin(&self, identity: &str) -> Result<()> {
-        let (work, plan) = (self.work(), self.work().join(PLAN));
+    fn begin(&self, identity: &str) -> Result<RunFolder> {
         self.check_output()?;
         if self.run.policy.0 == Resume::Never {
             self.run.clear()?;
         }
-        let known = match fs::read(&plan) {
-            Ok(bytes) => Some(bytes),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::reading(&plan, &e)),
-        };
-        let Some(known) = known else {
+        let work = RunFolder::create(self.run.output, FOLDER)?;
+        let plan = work.entry(PLAN)?;
+        if !plan.exists() {
             // What a removal that was killed has left is nobody's.
-            atomic::remove_folder(&work, PLAN)?;
-            fs::create_dir_all(&work).map_err(|e| {
-                Error::new(Kind::CannotWrite, format!("cannot create the folder: {e}")).file(&work)
-            })?;
-            return atomic::write(&plan, identity.as_bytes());
-        };
-        if known != identity.as_bytes() {
+            work.clear(PLAN)?;
+            atomic::write(&plan, identity.as_bytes())?;
+        } else if read_small(&plan, LIMIT)? != identity.as_bytes() {
             let problem = "this folder holds an unfinished run in stages with other settings, model or text";
             return Err(Error::usage(problem)
                 .file(self.run.output)
                 .next("give the same command again, another output folder, or --resume never"));
         }
-        Ok(())
+        Ok(work)
     }
 
     fn identity(&self) -> Result<String> {
@@ -282,19 +289,20 @@ impl Stages<'_> {
             return Err(Error::new(Kind::Stopped, format!("stopped before stage {}", index + 1))
                 .next("give the same command again to go on"));
         }
-        let folder = self.folder(index);
-        let (pruned, mended) = (folder.join("pruned"), folder.join("mended"));
+        let folder = self.folder(index)?;
+        create_folder(&folder)?;
+        let (pruned, mended) = (inside(&folder, PRUNED)?, inside(&folder, MENDED)?);
         if !pruned.join(MANIFEST).exists() {
             self.prune(index, &pruned, watch)?;
         }
         if index > 0 {
-            atomic::remove_folder(&self.folder(index - 1).join("mended"), MANIFEST)?;
+            atomic::remove_folder(&self.folder(index - 1)?, MENDED, MANIFEST)?;
         }
         let settings = self.settings(index);
-        let cache = self.work().join("teacher.bin");
+        let cache = inside(&self.work()?, "teacher.bin")?;
         let whole = self.run.settings.steps * self.run.settings.batch;
         let come_again = whole > self.run.texts.train.count();
-        let checkpoint = open(&pruned)?;
+        let checkpoint = Checkpoint::open(&pruned.to_string_lossy())?;
         let run = Run {
             checkpoint: &checkpoint,
             settings: &settings,
@@ -305,19 +313,18 @@ impl Stages<'_> {
             ..self.run
         };
         let account = run.mend(watch)?;
-        let metrics = mended.join(log::METRICS);
-        let lines = fs::read(&metrics).map_err(|e| Error::reading(&metrics, &e))?;
-        atomic::write(&folder.join(log::METRICS), &lines)?;
+        let lines = read_text(&inside(&mended, log::METRICS)?, LIMIT)?;
+        atomic::write(&inside(&folder, log::METRICS)?, lines.as_bytes())?;
         let bytes = serde_json::to_vec_pretty(&account)
             .map_err(|e| Error::new(Kind::NonFinite, format!("the account cannot be written: {e}")))?;
-        atomic::write(&folder.join(ACCOUNT), &bytes)?;
+        atomic::write(&inside(&folder, ACCOUNT)?, &bytes)?;
         Ok(account)
     }
 
     /// Leaves out the share of stage `index` of what the stage before it mended.
     fn prune(&self, index: usize, output: &Path, watch: &mut Watch<'_>) -> Result<()> {
         let recipe = self.recipe(index)?;
-        let last = index.checked_sub(1).map(|last| open(&self.folder(last).join("mended"))).transpose()?;
+        let last = index.checked_sub(1).map(|last| self.mended(last)).transpose()?;
         let checkpoint = last.as_ref().unwrap_or(self.run.checkpoint);
         self.job(checkpoint, &recipe, output).run(&mut |step| watch(Event::Prune(step)))?;
         Ok(())
@@ -348,35 +355,38 @@ impl Stages<'_> {
         Ok(whole)
     }
 
-    /// Writes what the last stage mended as the result, then removes all stages. May be done twice.
+    /// Writes what the last stage mended as the result. May be done twice.
     fn publish(&self, identity: String, account: &Account) -> Result<()> {
         let count = self.sparsities.len();
-        let mended = open(&self.folder(count - 1).join("mended"))?;
+        let mended = self.mended(count - 1)?;
         let curve = Curve::of(&account.history, account.dense_perplexity).svg();
         let steps = account.stages.iter().map(|stage| stage.steps);
-        let metrics = (0..count).map(|index| self.folder(index).join(log::METRICS));
-        log::join(self.run.output, &metrics.zip(steps).collect::<Vec<_>>())?;
+        let metrics = |(index, steps)| Ok((inside(&self.folder(index)?, log::METRICS)?, steps));
+        log::join(self.run.output, &(0..count).zip(steps).map(metrics).collect::<Result<Vec<_>>>()?)?;
         atomic::write(&self.run.output.join("curve.svg"), curve.as_bytes())?;
         let recipe = json!({ "recover": self.run.settings, "stages": account.stages, "prune": self.recipe(count - 1)?.to_json() });
         let notes = Notes { identity, recipe, seed: self.run.settings.seed };
-        copy(&mended, self.run.output, notes)?;
-        drop(mended);
-        atomic::remove_folder(&self.work(), PLAN)
+        copy(&mended, self.run.output, notes)
     }
 }
 
-fn open(folder: &Path) -> Result<Checkpoint> {
-    Checkpoint::open(&folder.to_string_lossy())
+/// Whether a run in stages has begun in `output`.
+pub(super) fn are_begun(output: &Path) -> Result<bool> {
+    Ok(inside(output, FOLDER)?.join(PLAN).exists())
+}
+
+/// Throws away what an unfinished run in stages has left in `output`.
+pub(super) fn discard(output: &Path) -> Result<()> {
+    disk::discard(output, FOLDER, PLAN)
 }
 
 /// The account of a stage that is done.
 fn account(folder: &Path) -> Result<Option<Account>> {
-    let path = folder.join(ACCOUNT);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::reading(&path, &e)),
-    };
+    let path = inside(folder, ACCOUNT)?;
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = read_small(&path, LIMIT)?;
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         Error::bad_data(format!("not the account of a stage: {e}"))
             .file(&path)

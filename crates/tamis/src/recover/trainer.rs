@@ -113,6 +113,7 @@ impl<'a> Trainer<'a> {
         let mut books = Books::create(output, self.workers)?;
         let mut record = match books.record(identity)? {
             Some(record) => {
+                record.check(self.settings).map_err(|e| e.or_file(books.path()))?;
                 books.restore(&mut self.student.parameters, &record)?;
                 record
             }

@@ -61,3 +61,45 @@ fn names_that_leave_the_folder_are_refused() {
         assert_eq!(writer.finish(bad).unwrap_err().kind(), Kind::Usage, "{name:?}");
     }
 }
+
+#[test]
+fn the_old_one_is_whole_until_the_new_one_is_put_in_place() {
+    let dir = written();
+    let before = visible(dir.path());
+    let options = (Resume::Auto, Existing::Overwrite);
+    let mut writer = Writer::create_or_resume(dir.path(), &identity(), options).unwrap();
+    for (part, tensors) in model() {
+        writer.put(part, &tensors, receipts(part)).unwrap();
+    }
+    let staged = writer.stage(Finish { seed: 9, ..finish() }).unwrap();
+    assert_eq!(Manifest::read(&staged.path()).unwrap().seed, 9);
+    assert!(visible(dir.path()) == before);
+    source(dir.path());
+    drop(staged);
+    assert!(visible(dir.path()) == before, "nobody has put it in place");
+    let writer = Writer::create_or_resume(dir.path(), &identity(), options).unwrap();
+    let manifest = writer.finish(Finish { seed: 9, ..finish() }).unwrap();
+    assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
+    assert_eq!(manifest.seed, 9);
+}
+
+/// Name -> bytes of every file that is not hidden.
+fn visible(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap()).filter(|e| e.path().is_file());
+    entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_work_folder_that_is_a_link_is_not_followed() {
+    let (dir, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(home.path().join("precious"), "x").unwrap();
+    std::os::unix::fs::symlink(home.path(), dir.path().join(".partial")).unwrap();
+    for resume in [Resume::Auto, Resume::Never] {
+        let error =
+            Writer::create_or_resume(dir.path(), &identity(), (resume, Existing::Refuse)).unwrap_err();
+        assert_eq!(error.exit_code(), 65, "{error}");
+    }
+    assert_eq!(crate::artifact::discard(dir.path()).unwrap_err().exit_code(), 65);
+    assert_eq!(files(home.path()).len(), 1);
+}

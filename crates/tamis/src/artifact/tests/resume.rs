@@ -140,3 +140,38 @@ fn a_missing_block_is_not_passed_over() {
     let error = writer.finish(finish()).unwrap_err();
     assert!(error.to_string().contains("block-00000 was never stored"), "{error}");
 }
+
+/// Whoever wrote record and tensors of a part can have left some out.
+#[test]
+fn a_part_without_all_of_its_tensors_is_made_again() {
+    let whole = files(written().path());
+    let dir = tempfile::tempdir().unwrap();
+    let names = |part: Part| {
+        let all = model().into_iter().find(|(p, _)| *p == part);
+        all.into_iter().flat_map(|(_, tensors)| tensors).map(|(name, _)| name).collect()
+    };
+    let mut writer = open(dir.path()).unwrap();
+    let (part, mut tensors) = model().remove(1);
+    tensors.pop();
+    writer.put(part, &tensors, receipts(part)).unwrap();
+    writer.put(Part::Block(9), &tensors, receipts(part)).unwrap();
+    drop(writer);
+    let mut writer = open(dir.path()).unwrap();
+    assert_eq!(writer.finished().len(), 2);
+    writer.retain(&names);
+    assert!(writer.finished().is_empty());
+    complete(writer);
+    assert!(files(dir.path()) == whole);
+
+    // A record that was cut to less than the file holds is not one of this file.
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path()).unwrap();
+    let (part, tensors) = model().remove(1);
+    writer.put(part, &tensors, receipts(part)).unwrap();
+    drop(writer);
+    let path = dir.path().join(".partial/block-00000.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    record["tensors"].as_array_mut().unwrap().pop();
+    fs::write(&path, record.to_string()).unwrap();
+    assert!(open(dir.path()).unwrap().finished().is_empty());
+}
