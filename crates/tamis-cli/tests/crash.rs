@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/nano-model");
-const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/nano/training.jsonl");
+const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/measure.txt");
 /// What differs between two runs that make the same: times.
 const TIMES: [&str; 3] = ["metrics.jsonl", "events.out.tfevents", "curve.svg"];
 
@@ -53,7 +53,8 @@ impl Inputs {
         let line = format!(
             "compress {MODEL} -o {holes} --recipe wanda50 --calibration {TEXT} --samples 4 --length 64 -q"
         );
-        assert_eq!(code(&words(&line)).0, Some(0));
+        let (ended, message) = code(&words(&line));
+        assert_eq!(ended, Some(0), "{message}");
         let plan = "[model]\nhidden = 32\nintermediate = 32\nlayers = 2\nheads = 2\nkv-heads = 1\ncontext = 64\n\
                     [data.files]\ntrain = \"TEXT\"\nvalid = \"TEXT\"\ntokenizer = \"MODEL/tokenizer.json\"\n\
                     [training]\nepochs = 0.5\nbatch = 4\nlr = 1e-3\nwarmup = 1\nwindows = 1\nevery = 5\n";

@@ -295,7 +295,8 @@ fn check_names(files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     let ours = [BASE, ORTHO, CONFIG, MANIFEST];
     match files.keys().find(|n| !is_plain_name(n) || ours.contains(&n.as_str())) {
         None => Ok(()),
-        Some(name) => Err(Error::defect(format!("an artifact cannot hold an extra file called {name:?}"))),
+        Some(name) => Err(Error::usage(format!("an artifact cannot hold an extra file called {name:?}"))
+            .next("give it another name")),
     }
 }
 
