@@ -16,9 +16,9 @@ use tamis::model::Decoder;
 use tamis::ops::Precision;
 use tamis::units::Alpha;
 
-use super::print_text;
 use crate::args::{self, BenchOutput};
 use crate::opened::{isa, kernels, threads};
+use crate::streams::print_text;
 use crate::terminal::{Progress, peak_memory};
 
 /// `tamis bench`.

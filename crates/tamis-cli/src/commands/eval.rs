@@ -11,9 +11,9 @@ use tamis::model::LanguageModel;
 use tamis::ops::Precision;
 use tamis::units::Alpha;
 
-use super::{print_json, print_text};
 use crate::args;
 use crate::opened::{Mode, Opened, kernels, threads};
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::Progress;
 

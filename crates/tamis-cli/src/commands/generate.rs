@@ -1,7 +1,5 @@
 //! `tamis generate`: continue a prompt, streaming.
 
-use std::io::Write;
-
 use serde_json::json;
 use tamis::error::Error;
 use tamis::load::chat::{GenerationPrompt, Message, Role};
@@ -10,9 +8,9 @@ use tamis::ops::Precision;
 use tamis::run::{Event, Finish, Options, Sampler, SamplerSettings, Session, Timing};
 use tamis::units::Alpha;
 
-use super::{print_json, print_text};
 use crate::args;
 use crate::opened::{Opened, kernels};
+use crate::streams::{log, print_json, print_text};
 use crate::terminal::{human_bytes, peak_memory};
 
 /// `tamis generate`.
@@ -57,7 +55,7 @@ pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
     }
     print_text("\n")?;
     if !args.shared.quiet {
-        writeln!(std::io::stderr(), "{}", speed(&timing, &reason))?;
+        log(&speed(&timing, &reason));
     }
     Ok(())
 }

@@ -6,9 +6,10 @@ use serde_json::json;
 use tamis::job::{Losses, Merge};
 use tamis::load::{Checkpoint, open_adapter};
 
-use super::{print_json, print_text};
 use crate::args;
 use crate::opened::{Mode, kernels};
+use crate::stop;
+use crate::streams::{print_json, print_text};
 use crate::terminal::{Progress, human_bytes};
 
 /// `tamis merge`.
@@ -26,7 +27,11 @@ pub(crate) fn run(args: &args::Merge) -> anyhow::Result<()> {
         policy: args.found.policy(),
     };
     let mut bar = Progress::new("merge", args.shared.quiet);
-    let manifest = merge.run(&mut |done, total| bar.update(done as u64, total as u64, "blocks"))?;
+    let manifest = merge.run(&mut |done, total| {
+        bar.update(done as u64, total as u64, "blocks");
+        stop::save_first();
+        stop::end_if_asked();
+    })?;
     bar.finish();
     let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
     let (linears, seconds) = (adapter.names().count(), started.elapsed().as_secs_f64());

@@ -12,9 +12,9 @@ use tamis::recover::report::Account;
 use tamis::recover::student::{Arithmetic, Checkpointing};
 
 use super::recover::{summary, watched};
-use super::{print_json, print_text};
 use crate::args;
 use crate::opened::{Kernels, Mode, Opened, kernels};
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::peak_memory;
 

@@ -17,9 +17,9 @@ use super::codec::{decode, encode, read_slot};
 use super::container::{Container, file_order, header};
 use super::entry::{Stored, TensorEntry};
 use super::manifest::{pretty, read_json};
-use crate::disk::Lock;
 use crate::disk::atomic::{self, Pending};
 use crate::disk::digest::{Hasher, sha256_file};
+use crate::disk::{Lock, create_folder};
 use crate::error::{Error, Result};
 
 /// Hashes of everything that decides the bytes of the artifact.
@@ -113,7 +113,7 @@ impl Work {
     /// Creates and locks the work folder of `output`. Nothing in it is looked at yet.
     pub(super) fn lock(output: &Path) -> Result<Self> {
         let folder = output.join(WORK);
-        fs::create_dir_all(&folder).map_err(|e| Error::writing(&folder, &e))?;
+        create_folder(&folder)?;
         atomic::sync_folder(&folder)?;
         let lock = Lock::take(&folder.join(LOCK))?;
         Ok(Self { folder, parts: BTreeMap::new(), _lock: lock })

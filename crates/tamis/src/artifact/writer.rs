@@ -18,7 +18,8 @@ use super::quantization;
 use super::work::{IDENTITY, Identity, Part, WORK, Work};
 use crate::disk::atomic::{self, Pending};
 use crate::disk::digest::{CHUNK, Hasher, sha256};
-use crate::error::{Error, Kind, Result};
+use crate::disk::{self, create_folder};
+use crate::error::{Error, Result};
 
 /// What to do with unfinished work of an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +67,7 @@ pub struct Writer {
 /// Errors where a model cannot be begun in `folder`: what [`Writer::create_or_resume`] would say at once, for those
 /// that write only after long work.
 pub fn check_free(folder: &Path, (resume, existing): (Resume, Existing)) -> Result<()> {
+    disk::check_folder(folder)?;
     if !folder.exists() {
         return Ok(());
     }
@@ -85,6 +87,7 @@ pub fn check_resumable(
     identity: &Identity,
     (resume, existing): (Resume, Existing),
 ) -> Result<()> {
+    disk::check_folder(folder)?;
     if !folder.exists() {
         return Ok(());
     }
@@ -114,11 +117,7 @@ impl Writer {
         identity: &Identity,
         (resume, existing): (Resume, Existing),
     ) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|e| {
-            let refused = matches!(e.kind(), std::io::ErrorKind::StorageFull);
-            let kind = if refused { Kind::Io } else { Kind::CannotWrite };
-            Error::new(kind, format!("cannot create the folder: {e}")).file(folder)
-        })?;
+        create_folder(folder)?;
         let fresh = !folder.join(WORK).exists();
         if let Err(refused) = check_folder(folder, fresh, existing) {
             discard_finished_work(folder, identity);

@@ -35,12 +35,10 @@ impl Pending {
         hidden.push(name);
         hidden.push(format!("{MARK}{}", std::process::id()));
         let temporary = target.with_file_name(hidden);
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)
-            .map_err(|e| writing(target, &e, (0, expected)))?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).open(&temporary).map_err(|e| {
+                if is_full(&e) { writing(target, &e, (0, expected)) } else { Error::creating(target, &e) }
+            })?;
         Ok(Self { file: Some(file), temporary, target: target.to_path_buf(), written: 0, expected })
     }
 
@@ -124,9 +122,13 @@ pub fn remove_leftovers(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A failed write, with the bytes that were needed where the disk is full.
 fn writing(target: &Path, error: &io::Error, (written, expected): (u64, u64)) -> Error {
-    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+    if is_full(error) {
         let problem = format!("the disk is full: {expected} bytes needed, {written} written");
         return Error::new(Kind::Io, problem).file(target).next(format!(
             "free at least {} bytes and run the same command again",

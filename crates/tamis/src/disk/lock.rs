@@ -25,7 +25,7 @@ impl Lock {
                 .create(true)
                 .truncate(false)
                 .open(path)
-                .map_err(|e| failed(&e))?;
+                .map_err(|e| Error::creating(path, &e))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(held(path, &mut file)),

@@ -4,8 +4,10 @@
 pub mod atomic;
 pub mod digest;
 mod file;
+mod folder;
 mod lock;
 
 pub use file::DataFile;
 pub(crate) use file::read_small;
+pub use folder::{check_folder, create_folder};
 pub(crate) use lock::Lock;

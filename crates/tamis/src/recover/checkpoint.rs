@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::parameters::Parameters;
 use super::report::Point;
 use crate::artifact::numbers;
-use crate::disk::{Lock, atomic};
+use crate::disk::{Lock, atomic, create_folder};
 use crate::error::{Error, Kind, Result};
 
 /// Name of the folder inside the output folder.
@@ -68,9 +68,7 @@ impl Folder {
     /// Creates it in `output`. Errors: another process trains there.
     pub fn create(output: &Path) -> Result<Self> {
         let path = output.join(FOLDER);
-        fs::create_dir_all(&path).map_err(|e| {
-            Error::new(Kind::CannotWrite, format!("cannot create the folder: {e}")).file(&path)
-        })?;
+        create_folder(&path)?;
         let lock = Lock::take(&path.join("lock"))?;
         atomic::remove_leftovers(&path)?;
         Ok(Self { path, _lock: lock })

@@ -132,7 +132,7 @@ pub fn join(output: &Path, logs: &[(PathBuf, usize)]) -> Result<()> {
 }
 
 fn append(path: &Path) -> Result<File> {
-    OpenOptions::new().append(true).create(true).open(path).map_err(|e| Error::writing(path, &e))
+    OpenOptions::new().append(true).create(true).open(path).map_err(|e| Error::creating(path, &e))
 }
 
 fn truncate(path: &Path, step: usize) -> Result<()> {

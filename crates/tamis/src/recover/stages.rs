@@ -30,6 +30,7 @@ use super::trainable::Method;
 use crate::artifact::{Existing, MANIFEST, Resume};
 use crate::compress::Threads;
 use crate::disk::atomic;
+use crate::disk::create_folder;
 use crate::disk::digest::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::job::rewrite::Notes;
@@ -237,9 +238,7 @@ impl Stages<'_> {
         let Some(known) = known else {
             // What a removal that was killed has left is nobody's.
             atomic::remove_folder(&work, PLAN)?;
-            fs::create_dir_all(&work).map_err(|e| {
-                Error::new(Kind::CannotWrite, format!("cannot create the folder: {e}")).file(&work)
-            })?;
+            create_folder(&work)?;
             return atomic::write(&plan, identity.as_bytes());
         };
         if known != identity.as_bytes() {

@@ -1,7 +1,5 @@
 //! `tamis recover --method local`: block by block.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
@@ -16,9 +14,10 @@ use tamis::recover::student::{Arithmetic, Checkpointing};
 
 use super::{flags, optimiser, spec};
 use crate::args;
-use crate::commands::compress::{stop_flag, token_stream};
-use crate::commands::{print_json, print_text};
+use crate::commands::compress::token_stream;
 use crate::opened::{Kernels, Mode, kernels};
+use crate::stop;
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::{Progress, human_bytes, peak_memory};
 
@@ -90,12 +89,11 @@ fn carry_out(
     args: &args::Recover,
     notes: Notes,
 ) -> anyhow::Result<Vec<BlockReport>> {
-    let stop = stop_flag()?;
     let mut bar = Progress::new("recover", args.shared.quiet);
     let reports = run.carry_out(&args.output, notes, &mut |block, total| {
         let what = format!("block {}: {} to {:.4}", block.index, difference(block.before, 4), block.after);
         bar.update(block.index as u64 + 1, total as u64, &what);
-        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        stop::safe_place()
     });
     bar.finish();
     Ok(reports?)

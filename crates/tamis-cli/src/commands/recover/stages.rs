@@ -15,8 +15,8 @@ use tamis::units::Sparsity;
 use super::watched;
 use crate::args;
 use crate::commands::compress::calibration;
-use crate::commands::{print_json, print_text};
 use crate::opened::{Mode, kernels, threads};
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::human_bytes;
 
