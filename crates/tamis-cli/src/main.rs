@@ -2,29 +2,38 @@
 
 mod args;
 mod commands;
+mod failure;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod opened;
+mod output;
+mod stop;
+mod streams;
 mod table;
 mod team;
 mod terminal;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use args::{Command, RecoverMethod, Tamis};
+use failure::{guarded, report};
 use tamis::error::Error;
 use tamis::workers::Workers;
 use team::Team;
 
 fn main() -> ExitCode {
-    let command = parse();
+    failure::note_panics();
+    stop::listen();
+    let command = match parse() {
+        Ok(command) => command,
+        Err(answer) => return ExitCode::from(failure::answer(&answer)),
+    };
     match Team::join() {
         Ok(team) => {
-            let code = report(carry_out(command, team.workers()));
+            let code = report(guarded(|| carry_out(command, team.workers())));
             team.leave(code)
         }
         Err(error) => ExitCode::from(report(Err(error))),
@@ -32,13 +41,13 @@ fn main() -> ExitCode {
 }
 
 /// The command line; `recover` also learns which flags were given, as some mean nothing to some methods.
-fn parse() -> Command {
-    let matches = Tamis::command().get_matches();
-    let mut command = Tamis::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()).command;
+fn parse() -> Result<Command, clap::Error> {
+    let matches = Tamis::command().try_get_matches()?;
+    let mut command = Tamis::from_arg_matches(&matches)?.command;
     if let (Command::Recover(args), Some((_, matches))) = (&mut command, matches.subcommand()) {
         args.given = given(matches);
     }
-    command
+    Ok(command)
 }
 
 fn given(matches: &ArgMatches) -> Vec<String> {
@@ -57,6 +66,9 @@ fn carry_out(command: Command, workers: &dyn Workers) -> anyhow::Result<()> {
             .next("start it without mpirun")
             .into());
     }
+    if workers.is_first() {
+        output::check(&command)?;
+    }
     match command {
         Command::Compress(args) => commands::compress::run(&args, workers),
         Command::Pretrain(args) => commands::pretrain::run(&args),
@@ -72,20 +84,4 @@ fn carry_out(command: Command, workers: &dyn Workers) -> anyhow::Result<()> {
         Command::Recipe(args) => commands::recipe::run(&args),
         Command::Demo(args) => commands::demo::run(&args),
     }
-}
-
-/// Says what went wrong; gives the exit code.
-fn report(result: anyhow::Result<()>) -> u8 {
-    let Err(error) = result else { return 0 };
-    if is_broken_pipe(&error) {
-        return 0; // the reader of our output has seen enough
-    }
-    // a closed standard error must not turn a failure into a panic
-    let _ = writeln!(std::io::stderr(), "error: {}", terminal::printable(&format!("{error:#}")));
-    error.downcast_ref::<tamis::Error>().map_or(1, tamis::Error::exit_code)
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.downcast_ref::<std::io::Error>();
-    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }

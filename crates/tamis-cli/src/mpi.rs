@@ -11,6 +11,7 @@ use mpi::datatype::Equivalence;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
+use tamis::error::Kind;
 use tamis::workers::Workers;
 
 /// Values that are summed at once: the buffers are three times as long.
@@ -63,7 +64,7 @@ impl Drop for Mpi {
     /// Without this a panic would wait for the others, who wait for this process.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.abort(101);
+            self.abort(Kind::Defect.exit_code());
         }
     }
 }

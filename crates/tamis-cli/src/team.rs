@@ -4,6 +4,8 @@
 use std::process::ExitCode;
 
 use tamis::error::Error;
+#[cfg(feature = "mpi")]
+use tamis::error::Kind;
 use tamis::workers::{Alone, Workers};
 
 #[cfg(feature = "mpi")]
@@ -48,7 +50,8 @@ impl Team {
     pub(crate) fn leave(self, code: u8) -> ExitCode {
         #[cfg(feature = "mpi")]
         if let Self::Mpi(mpi) = &self
-            && !matches!(code, 0 | STOPPED)
+            && code != 0
+            && code != Kind::Stopped.exit_code()
             && mpi.size() > 1
         {
             mpi.abort(code);
@@ -67,7 +70,3 @@ pub(crate) fn check_alike(workers: &dyn Workers) -> anyhow::Result<()> {
         format!("the machines have different instruction sets; rank {} has {}", workers.rank(), isa.name());
     Err(Error::usage(problem).next("set TAMIS_ISA to one that all have").into())
 }
-
-/// Exit code of `Kind::Stopped`.
-#[cfg(feature = "mpi")]
-const STOPPED: u8 = 75;

@@ -1,11 +1,11 @@
 //! What people see while they wait: a progress bar with ETA and peak memory on a
-//! terminal, plain lines elsewhere, nothing when asked to be quiet. Also the clean-up
-//! of text that models wrote before it reaches a terminal.
+//! terminal, plain lines elsewhere, nothing when asked to be quiet.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::streams::{is_watched, log, printable};
 
 /// Time between two plain progress lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ impl Progress {
         if quiet {
             return Self::Quiet;
         }
-        if !std::io::stderr().is_terminal() {
+        if !is_watched() {
             return Self::Lines { title: title.into(), started: Instant::now(), last: None };
         }
         let bar = ProgressBar::new(0);
@@ -37,8 +37,8 @@ impl Progress {
     pub(crate) fn note(&self, line: &str) {
         match self {
             Self::Quiet => {}
-            Self::Bar(bar) => bar.println(line),
-            Self::Lines { title, .. } => eprintln!("{title}: {line}"),
+            Self::Bar(bar) => bar.println(printable(line)),
+            Self::Lines { title, .. } => log(&format!("{title}: {line}")),
         }
     }
 
@@ -60,10 +60,8 @@ impl Progress {
                 let left = started.elapsed().mul_f64(total.saturating_sub(done) as f64 / done.max(1) as f64);
                 let left =
                     if done == 0 { String::new() } else { format!(", left {:.0} s", left.as_secs_f64()) };
-                eprintln!(
-                    "{title}: {done}/{total} {message} ({:.0} s{left}) {memory}",
-                    started.elapsed().as_secs_f64()
-                );
+                let seconds = started.elapsed().as_secs_f64();
+                log(&format!("{title}: {done}/{total} {message} ({seconds:.0} s{left}) {memory}"));
             }
         }
     }
@@ -90,12 +88,6 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     if step == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[step]) }
 }
 
-/// Text of a model or a file without control characters that could drive a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let keep = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
-    text.chars().filter(keep).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,10 +98,5 @@ mod tests {
         assert_eq!(human_bytes(1536), "1.5 KiB");
         assert_eq!(human_bytes(98_362_432), "93.8 MiB");
         assert_eq!(human_bytes(3 << 40), "3.0 TiB");
-    }
-
-    #[test]
-    fn escape_codes_of_a_model_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\x1b[31mred\u{9b}2J\tok\n"), "a[31mred2J\tok\n");
     }
 }

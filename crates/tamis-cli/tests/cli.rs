@@ -331,7 +331,8 @@ fn bench_refuses_what_it_cannot_run() {
     refused_as_usage(&["-o", "xml"], "jsonl");
     refused_as_usage(&["-p", ""], "prompt");
     refused_as_usage(&["-p", "0", "-n", "0"], "nothing to measure");
-    refused_as_usage(&["-p", "99999999999"], "smaller numbers");
+    refused_as_usage(&["-p", "99999999999"], "from 0 to 16777216");
+    refused_as_usage(&["-p", "16777216", "-d", "16777216"], "smaller numbers");
     refused_as_usage(&["--pg", "512"], "512,128");
     refused_as_usage(&["--alpha", "0,1"], "no ortho stream");
     refused_as_usage(&["--roofline", "-o", "csv"], "CSV");

@@ -2,37 +2,87 @@
 //! [`Draft`] has none yet and is no error, the other classes begin with the usual one of their kind.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What class of failure this is; each class has one exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// A defect of tamis (exit code 1).
+    /// A defect of tamis.
     Defect,
-    /// The request cannot be carried out as asked (exit code 2).
+    /// The request cannot be carried out as asked.
     Usage,
-    /// A quality gate was not met (3).
+    /// A quality gate was not met.
     Quality,
-    /// Not enough memory, after every fallback (4).
+    /// Not enough memory, after every fallback.
     Memory,
-    /// NaN or infinity where numbers must be finite (5).
+    /// NaN or infinity where numbers must be finite.
     NonFinite,
-    /// A file holds something it must not hold (65).
+    /// A file holds something it must not hold.
     BadData,
-    /// A file or model is not there (66).
+    /// A file or model is not there.
     Missing,
-    /// The output cannot be created (73).
+    /// The output cannot be created.
     CannotWrite,
-    /// Reading or writing failed, or the disk is full (74).
+    /// Reading or writing failed, or the disk is full.
     Io,
-    /// Stopped on request with all finished work kept (75).
+    /// Stopped on request with all finished work kept.
     Stopped,
-    /// A recipe is invalid (78).
+    /// A recipe is invalid.
     Recipe,
 }
 
 impl Kind {
+    /// All classes, by exit code.
+    pub const ALL: [Self; 11] = [
+        Self::Defect,
+        Self::Usage,
+        Self::Quality,
+        Self::Memory,
+        Self::NonFinite,
+        Self::BadData,
+        Self::Missing,
+        Self::CannotWrite,
+        Self::Io,
+        Self::Stopped,
+        Self::Recipe,
+    ];
+
+    /// Exit code of a process that ends with this failure.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Defect => 1,
+            Self::Usage => 2,
+            Self::Quality => 3,
+            Self::Memory => 4,
+            Self::NonFinite => 5,
+            Self::BadData => 65,
+            Self::Missing => 66,
+            Self::CannotWrite => 73,
+            Self::Io => 74,
+            Self::Stopped => 75,
+            Self::Recipe => 78,
+        }
+    }
+
+    /// In a few words.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Defect => "a defect of tamis",
+            Self::Usage => "the request cannot be carried out as asked",
+            Self::Quality => "a quality gate was not met",
+            Self::Memory => "out of memory",
+            Self::NonFinite => "NaN or infinity where numbers must be finite",
+            Self::BadData => "bad input data",
+            Self::Missing => "an input is missing",
+            Self::CannotWrite => "the output cannot be created",
+            Self::Io => "reading or writing failed, or the disk is full",
+            Self::Stopped => "stopped safely: give the same command again to go on",
+            Self::Recipe => "a recipe is invalid",
+        }
+    }
+
     /// What to do where nothing better is known.
     fn usual_next(self) -> &'static str {
         match self {
@@ -115,25 +165,40 @@ impl Error {
     pub fn usage(problem: impl Into<String>) -> Draft {
         Draft(Self::new(Kind::Usage, problem))
     }
-    /// A failed read of `file`: missing files are [`Kind::Missing`], the rest [`Kind::Io`].
+    /// A failed read of `file`: [`Kind::Missing`] where there is none, [`Kind::BadData`] where it is something else,
+    /// [`Kind::Io`] for the rest.
     pub fn reading(file: impl AsRef<Path>, error: &std::io::Error) -> Self {
         let kind = match error.kind() {
-            std::io::ErrorKind::NotFound => Kind::Missing,
-            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData => Kind::BadData,
+            ErrorKind::NotFound | ErrorKind::NotADirectory => Kind::Missing,
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::IsADirectory => Kind::BadData,
             _ => Kind::Io,
         };
         Self::new(kind, format!("cannot read: {error}")).file(file)
     }
-    /// A failed write to `file`: [`Kind::Io`] once writing began, [`Kind::CannotWrite`] before.
+    /// A failed write to `file`: [`Kind::CannotWrite`] where the name cannot be taken, [`Kind::Io`] for the rest.
     pub fn writing(file: impl AsRef<Path>, error: &std::io::Error) -> Self {
         let kind = match error.kind() {
-            std::io::ErrorKind::PermissionDenied
-            | std::io::ErrorKind::NotFound
-            | std::io::ErrorKind::NotADirectory
-            | std::io::ErrorKind::AlreadyExists => Kind::CannotWrite,
+            ErrorKind::PermissionDenied
+            | ErrorKind::NotFound
+            | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::AlreadyExists => Kind::CannotWrite,
             _ => Kind::Io,
         };
-        Self::new(kind, format!("cannot write: {error}")).file(file)
+        Self::of_disk(kind, "cannot write", error).file(file)
+    }
+    /// A file or folder that could not be made: [`Kind::CannotWrite`], whatever the system says, but [`Kind::Io`]
+    /// where the disk is full.
+    pub fn creating(file: impl AsRef<Path>, error: &std::io::Error) -> Self {
+        Self::of_disk(Kind::CannotWrite, "cannot create", error).file(file)
+    }
+    /// What could not be done, or that the disk is full ([`Kind::Io`]).
+    fn of_disk(kind: Kind, what: &str, error: &std::io::Error) -> Self {
+        if is_full(error) {
+            return Self::new(Kind::Io, "the disk is full").next("free some and give the same command again");
+        }
+        Self::new(kind, format!("{what}: {error}"))
     }
     /// Names the file.
     pub fn file(mut self, file: impl AsRef<Path>) -> Self {
@@ -183,19 +248,7 @@ impl Error {
     }
     /// Process exit code of this failure.
     pub fn exit_code(&self) -> u8 {
-        match self.kind {
-            Kind::Defect => 1,
-            Kind::Usage => 2,
-            Kind::Quality => 3,
-            Kind::Memory => 4,
-            Kind::NonFinite => 5,
-            Kind::BadData => 65,
-            Kind::Missing => 66,
-            Kind::CannotWrite => 73,
-            Kind::Io => 74,
-            Kind::Stopped => 75,
-            Kind::Recipe => 78,
-        }
+        self.kind.exit_code()
     }
 }
 
@@ -221,3 +274,27 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Whether a write failed for want of room.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_has_an_exit_code_of_its_own() {
+        assert!(Kind::ALL.is_sorted_by_key(|kind| kind.exit_code()));
+        assert!(Kind::ALL.windows(2).all(|pair| pair[0].exit_code() != pair[1].exit_code()));
+    }
+
+    #[test]
+    fn what_cannot_be_made_cannot_be_written_unless_the_disk_is_full() {
+        let kind = |kind: ErrorKind| Error::creating("f", &kind.into()).kind();
+        let refused = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem, ErrorKind::Other];
+        assert_eq!(refused.map(kind), [Kind::CannotWrite; 3]);
+        assert_eq!([ErrorKind::StorageFull, ErrorKind::QuotaExceeded].map(kind), [Kind::Io; 2]);
+    }
+}

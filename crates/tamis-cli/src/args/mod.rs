@@ -1,6 +1,7 @@
 //! What the user typed, as clap parses it. Nothing below this file sees a flag:
 //! each command turns its struct into checked values at once.
 
+mod number;
 mod rewrite;
 mod train;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tamis::artifact::{self, Existing};
+use tamis::error::Kind;
 use tamis::ops::CacheType;
 
 pub(crate) use rewrite::{Export, Merge};
@@ -15,15 +17,17 @@ pub(crate) use train::{Pretrain, Recover, RecoverMethod, ScheduleName, TrainPart
 
 /// Make language models small, mend them, prove what was lost, and run them.
 #[derive(Debug, Parser)]
-#[command(name = "tamis", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "tamis", version, max_term_width = 100, after_help = exit_codes())]
 pub(crate) struct Tamis {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 quality gate failed, 4 out of memory, \
-5 NaN or Inf, 65 bad input data, 66 input missing, 73 cannot write, 74 I/O error, 75 stopped safely (run \
-again to resume), 78 recipe invalid.";
+/// Of `tamis --help`.
+fn exit_codes() -> String {
+    let failures = Kind::ALL.map(|kind| format!("{:>4}  {}", kind.exit_code(), kind.meaning()));
+    format!("Exit codes:\n   0  ok\n{}", failures.join("\n"))
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -59,7 +63,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Shared {
     /// Threads [default: all cores this process may use]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::threads)]
     pub(crate) threads: Option<std::num::NonZeroUsize>,
     /// One JSON object on standard output
     #[arg(long)]
@@ -143,22 +147,22 @@ pub(crate) struct Compress {
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Calibration windows
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count)]
     pub(crate) samples: Option<usize>,
     /// Tokens a window
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::tokens)]
     pub(crate) length: Option<usize>,
     /// Chooses the windows
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// Bits of embedding and head, 16, 8 or 4 [default: the recipe's]
-    #[arg(long, value_name = "BITS")]
+    #[arg(long, value_name = "BITS", value_parser = number::end_bits)]
     pub(crate) embedding: Option<u32>,
     /// Share of the weights to leave out, where the recipe prunes [default: the recipe's]
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = number::share)]
     pub(crate) sparsity: Option<f64>,
     /// Share of the weights to keep: the same, said the other way round
-    #[arg(long, value_name = "SHARE", conflicts_with = "sparsity")]
+    #[arg(long, value_name = "SHARE", conflicts_with = "sparsity", value_parser = number::share)]
     pub(crate) density: Option<f64>,
     /// How zeros are spread over the layers: uniform, owl, slope or measured [default: the recipe's]
     #[arg(long, value_name = "HOW")]
@@ -207,16 +211,16 @@ pub(crate) struct Eval {
     #[arg(long, value_enum, default_value = "gptq")]
     pub(crate) protocol: Protocol,
     /// Tokens a window [default: 2048, llamacpp: 512, at most the model's context]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::tokens)]
     pub(crate) context: Option<usize>,
     /// Only the first N windows
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count)]
     pub(crate) windows: Option<usize>,
     /// Tokens between two windows of protocol hf
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = number::tokens)]
     pub(crate) stride: usize,
     /// Shares of the ortho stream, all measured in one run
-    #[arg(long, value_name = "A,A,..", value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_name = "A,A,..", value_delimiter = ',', default_value = "1", value_parser = number::part)]
     pub(crate) alpha: Vec<f32>,
     /// Also measure the divergence from this model, which is run at precision f32
     #[arg(long, value_name = "MODEL")]
@@ -244,19 +248,19 @@ pub(crate) struct Sampling {
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     pub(crate) greedy: bool,
     /// Divides the logits
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, value_parser = number::temperature)]
     pub(crate) temperature: f32,
     /// Keep the K likeliest tokens [default: all]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = number::likeliest)]
     pub(crate) top_k: Option<usize>,
     /// Keep the likeliest tokens that together reach P
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = number::part)]
     pub(crate) top_p: f32,
     /// Drop tokens below P times the likeliest [default: off]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = number::part)]
     pub(crate) min_p: Option<f32>,
     /// Penalty on tokens already seen, 1 is none
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = number::divisor)]
     pub(crate) repetition_penalty: f32,
     /// Same seed, same tokens
     #[arg(long, default_value_t = 0)]
@@ -265,10 +269,10 @@ pub(crate) struct Sampling {
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
     /// Share of the ortho stream, 0 is the base alone
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = number::part)]
     pub(crate) alpha: f32,
     /// Most tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = number::tokens)]
     pub(crate) max_tokens: usize,
 }
 
@@ -334,28 +338,28 @@ pub(crate) struct Bench {
     #[arg(required_unless_present = "roofline")]
     pub(crate) model: Option<String>,
     /// Tokens of a prompt, 0 for no such test
-    #[arg(long, short, value_name = "N,N,..", value_delimiter = ',', default_value = "512")]
+    #[arg(long, short, value_name = "N,N,..", value_delimiter = ',', default_value = "512", value_parser = number::positions)]
     pub(crate) prompt: Vec<usize>,
     /// Single tokens, 0 for no such test
-    #[arg(long, short = 'n', value_name = "N,N,..", value_delimiter = ',', default_value = "128")]
+    #[arg(long, short = 'n', value_name = "N,N,..", value_delimiter = ',', default_value = "128", value_parser = number::positions)]
     pub(crate) generate: Vec<usize>,
     /// A prompt of P tokens and N single ones after it, as one test (may be given several times)
-    #[arg(long, value_name = "P,N", value_parser = pair)]
+    #[arg(long, value_name = "P,N", value_parser = number::pair)]
     pub(crate) pg: Vec<(usize, usize)>,
     /// Tokens that are in the cache before the clock starts
-    #[arg(long, short, value_name = "D,D,..", value_delimiter = ',', default_value = "0")]
+    #[arg(long, short, value_name = "D,D,..", value_delimiter = ',', default_value = "0", value_parser = number::positions)]
     pub(crate) depth: Vec<usize>,
     /// Numbers of threads [default: all cores this process may use]
-    #[arg(long, short, value_name = "N,N,..", value_delimiter = ',')]
+    #[arg(long, short, value_name = "N,N,..", value_delimiter = ',', value_parser = number::threads)]
     pub(crate) threads: Vec<std::num::NonZeroUsize>,
     /// Most tokens of a prompt that are computed together
-    #[arg(long, short, value_name = "N", default_value = "512")]
+    #[arg(long, short, value_name = "N", default_value = "512", value_parser = number::chunk)]
     pub(crate) batch: std::num::NonZeroUsize,
     /// Timed runs of every test
-    #[arg(long, short, value_name = "N", default_value = "5")]
+    #[arg(long, short, value_name = "N", default_value = "5", value_parser = number::repetitions)]
     pub(crate) repetitions: std::num::NonZeroUsize,
     /// Shares of the ortho stream, for a model that has one [default: 1]
-    #[arg(long, value_name = "A,A,..", value_delimiter = ',')]
+    #[arg(long, value_name = "A,A,..", value_delimiter = ',', value_parser = number::part)]
     pub(crate) alpha: Vec<f32>,
     #[command(flatten)]
     pub(crate) running: Running,
@@ -386,12 +390,6 @@ pub(crate) enum BenchOutput {
     Json,
     /// One object a line
     Jsonl,
-}
-
-/// `P,N` as two numbers.
-fn pair(text: &str) -> Result<(usize, usize), String> {
-    let numbers = text.split_once(',').and_then(|(p, n)| Some((p.parse().ok()?, n.parse().ok()?)));
-    numbers.filter(|&(p, n)| p > 0 && n > 0).ok_or_else(|| "give two numbers, at least 1: 512,128".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -457,4 +455,16 @@ pub(crate) struct Demo {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) shared: Shared,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_the_exit_codes() {
+        let table = Kind::ALL.map(|kind| format!("| {} | {} |\n", kind.exit_code(), kind.meaning()));
+        let table = format!("| code | meaning |\n|---|---|\n| 0 | ok |\n{}\n", table.concat());
+        assert!(include_str!("../../../../README.md").contains(&table), "{table}");
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Found, Shared};
+use super::{Found, Shared, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -20,7 +20,7 @@ pub(crate) struct Export {
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: PathBuf,
     /// Share of the ortho stream, where there is one
-    #[arg(long, value_name = "A", default_value_t = 1.0)]
+    #[arg(long, value_name = "A", default_value_t = 1.0, value_parser = number::part)]
     pub(crate) alpha: f32,
     #[command(flatten)]
     pub(crate) found: Found,

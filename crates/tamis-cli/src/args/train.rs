@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Found, Shared};
+use super::{Found, Shared, number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -57,22 +57,22 @@ pub(crate) struct Recover {
     #[command(flatten)]
     pub(crate) pruning: Stages,
     /// Steps of the optimiser, of all stages together [default: one epoch]
-    #[arg(long, value_name = "N", conflicts_with_all = ["epochs", "sequences"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["epochs", "sequences"], value_parser = number::steps)]
     pub(crate) steps: Option<usize>,
     /// Passes over the text
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::epochs)]
     pub(crate) epochs: Option<f64>,
     /// Sequences to learn from in all, as many steps as batches in them; local: sequences an epoch
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::steps)]
     pub(crate) sequences: Option<usize>,
     /// Sequences a step
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::batch)]
     pub(crate) batch: usize,
     /// Tokens of a sequence
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = number::tokens)]
     pub(crate) length: usize,
     /// Highest learning rate [default: 1e-4; local: 2e-3]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = number::rate)]
     pub(crate) lr: Option<f64>,
     /// Multiply the learning rate by the root of the batch
     #[arg(long)]
@@ -81,19 +81,19 @@ pub(crate) struct Recover {
     #[arg(long, value_enum, default_value = "cosine")]
     pub(crate) schedule: ScheduleName,
     /// Steps in which it rises [default: a twentieth of all, at most 100; local: a tenth]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::steps_or_none)]
     pub(crate) warmup: Option<usize>,
     /// Decoupled weight decay of matrices
-    #[arg(long, value_name = "D", default_value_t = 0.0)]
+    #[arg(long, value_name = "D", default_value_t = 0.0, value_parser = number::factor)]
     pub(crate) weight_decay: f32,
     /// Largest norm of the gradients, 0 for none
-    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = number::factor)]
     pub(crate) clip: f32,
     /// Rank of the additions
-    #[arg(long, value_name = "R", default_value_t = 8)]
+    #[arg(long, value_name = "R", default_value_t = 8, value_parser = number::count)]
     pub(crate) rank: usize,
     /// The additions count this over the rank
-    #[arg(long, value_name = "A", default_value_t = 16.0)]
+    #[arg(long, value_name = "A", default_value_t = 16.0, value_parser = number::factor)]
     pub(crate) lora_alpha: f32,
     /// Over the root of the rank instead (rsLoRA)
     #[arg(long)]
@@ -102,7 +102,7 @@ pub(crate) struct Recover {
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "q_proj,v_proj")]
     pub(crate) targets: Vec<String>,
     /// Share of an addition's inputs that is set to zero
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = number::part)]
     pub(crate) dropout: f32,
     /// Begin the additions of method lora as what compression took away from the teacher's weights
     #[arg(long)]
@@ -111,36 +111,36 @@ pub(crate) struct Recover {
     #[arg(long, value_name = "PART,..", value_delimiter = ',', value_enum)]
     pub(crate) train: Option<Vec<TrainPart>>,
     /// Factor on the divergence from the teacher [default: 1 with a teacher]
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", value_parser = number::factor)]
     pub(crate) distill: Option<f32>,
     /// Factor on the difference of every block's output from the teacher's, relative to it (SquareHead). The
     /// teacher's streams are not kept on disk, so it runs again in every step: about a quarter more time
-    #[arg(long, value_name = "W", default_value_t = 0.0)]
+    #[arg(long, value_name = "W", default_value_t = 0.0, value_parser = number::factor)]
     pub(crate) feature: f32,
     /// Factor on the loss of the next token [default: 0 with a teacher, else 1]
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", value_parser = number::factor)]
     pub(crate) next_token: Option<f32>,
     /// What divides the logits of both in the divergence
-    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = number::divisor)]
     pub(crate) temperature: f32,
     /// Tokens of the teacher's opinion that are looked at
-    #[arg(long, value_name = "K", default_value_t = 64)]
+    #[arg(long, value_name = "K", default_value_t = 64, value_parser = number::tokens)]
     pub(crate) top: usize,
     /// Steps between validations [default: a tenth of all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::steps)]
     pub(crate) every: Option<usize>,
     /// Windows of each validation text
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = number::count)]
     pub(crate) windows: usize,
     /// States that are kept, by the validation text: the best is the result, each of the others a model of its own in
     /// DIR/best-<step>
-    #[arg(long, value_name = "K", default_value_t = 1, conflicts_with = "stages")]
+    #[arg(long, value_name = "K", default_value_t = 1, conflicts_with = "stages", value_parser = number::count)]
     pub(crate) keep_best: usize,
     /// Stop after so many validations without improvement
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count)]
     pub(crate) patience: Option<usize>,
     /// Least fall of the validation loss that counts as an improvement
-    #[arg(long, value_name = "NATS", default_value_t = 0.0)]
+    #[arg(long, value_name = "NATS", default_value_t = 0.0, value_parser = number::nats)]
     pub(crate) improvement: f64,
     /// Keep only the inputs of blocks and compute the rest again: less memory, a third more work
     #[arg(long)]
@@ -186,17 +186,17 @@ pub(crate) struct Pretrain {
 #[derive(Debug, Args)]
 pub(crate) struct Stages {
     /// Prune MODEL in stages and train after each (masked, masklora): shares of zeros, rising
-    #[arg(long, value_name = "SHARE,..", value_delimiter = ',')]
+    #[arg(long, value_name = "SHARE,..", value_delimiter = ',', value_parser = number::share)]
     pub(crate) stages: Option<Vec<f64>>,
     /// Make N stages, quick at first and slow at the end, up to the only share of --stages, or from the first to the
     /// second (cubic schedule)
-    #[arg(long, value_name = "N", requires = "stages")]
+    #[arg(long, value_name = "N", requires = "stages", value_parser = number::count)]
     pub(crate) cubic: Option<usize>,
     /// Text that decides what every stage leaves out
     #[arg(long, value_name = "FILE", requires = "stages")]
     pub(crate) calibration: Option<PathBuf>,
     /// Windows of it [default: the recipe's]
-    #[arg(long, value_name = "N", requires = "stages")]
+    #[arg(long, value_name = "N", requires = "stages", value_parser = number::count)]
     pub(crate) samples: Option<usize>,
     /// How every stage prunes: a name (`tamis recipe`) or a file [default: sparsegpt50]
     #[arg(long, value_name = "RECIPE", requires = "stages")]

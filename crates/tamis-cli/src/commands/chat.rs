@@ -1,17 +1,19 @@
 //! `tamis chat`: a conversation in the terminal.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::ops::ControlFlow;
 
+use tamis::error::Error;
 use tamis::load::chat::{GenerationPrompt, Message, Role};
 use tamis::load::{AddSpecial, SpecialText};
 use tamis::ops::Precision;
 use tamis::run::{Chat, Event};
 
 use super::generate::{no_template, options, sampler, speed};
-use super::print_text;
 use crate::args;
 use crate::opened::{Opened, kernels};
+use crate::stop;
+use crate::streams::{log, print_text};
 
 /// `tamis chat`.
 pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
@@ -21,7 +23,7 @@ pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
     let template = model.checkpoint.chat_template()?.ok_or_else(|| no_template(&model))?;
     let options = options(&args.sampling, &model)?;
     let render = |messages: &[Message]| {
-        let text = template.render(messages, GenerationPrompt::Open)?;
+        let text = template.render(messages, GenerationPrompt::Open).map_err(|e| e.or_file(&args.model))?;
         model.tokenizer.encode(&text, AddSpecial::Nothing)
     };
     let mut chat = Chat::new(&model.engine, Box::new(render));
@@ -34,7 +36,8 @@ pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
             print_text("> ")?;
         }
         let mut line = String::new();
-        if std::io::stdin().lock().read_line(&mut line)? == 0 {
+        let read = std::io::stdin().lock().read_line(&mut line);
+        if read.map_err(|e| Error::reading("standard input", &e).next("say it in UTF-8"))? == 0 {
             return Ok(());
         }
         match line.trim() {
@@ -48,22 +51,28 @@ pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
         }
         let stream = Box::new(model.tokenizer.stream(SpecialText::Skip));
         let mut failed = None;
+        stop::save_first();
         let reply = chat.say(line.trim_end(), &options, &mut sampler, stream, &mut |event| {
             let (Event::Token { text, .. } | Event::Finished { text, .. }) = event;
             match print_text(text) {
-                Ok(()) => ControlFlow::Continue(()),
+                Ok(()) => stop::asked(),
                 Err(error) => {
                     failed = Some(error);
                     ControlFlow::Break(())
                 }
             }
-        })?;
+        });
+        let reply = reply.map_err(|e| e.or_file(&args.model))?;
         if let Some(error) = failed {
             return Err(error);
         }
         print_text("\n")?;
         if let (false, Some(reason)) = (args.shared.quiet, &reply.finish) {
-            writeln!(std::io::stderr(), "{}", speed(&reply.timing, reason))?;
+            log(&speed(&reply.timing, reason));
         }
+        if asks {
+            stop::followed(); // the answer was stopped, not the conversation
+        }
+        stop::at_once();
     }
 }

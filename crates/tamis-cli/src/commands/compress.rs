@@ -1,24 +1,22 @@
 //! `tamis compress`: plan, calibrate, quantise, write.
 
-use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::json;
 use tamis::calibrate::{choose_apart, read_documents};
 use tamis::compress::Threads;
-use tamis::error::Error;
+use tamis::error::{Error, Kind};
 use tamis::job::{Calibration, Estimate, Job, Outcome, Share, Step};
 use tamis::load::{AddSpecial, Checkpoint};
 use tamis::recipe::{self, EndBits, Pattern, Recipe};
 use tamis::units::Sparsity;
 use tamis::workers::Workers;
 
-use super::{print_json, print_text};
 use crate::args;
 use crate::opened::{Mode, kernels, threads};
+use crate::stop;
+use crate::streams::{log, print_json, print_text};
 use crate::table::Table;
 use crate::team::check_alike;
 use crate::terminal::{Progress, human_bytes, peak_memory};
@@ -43,9 +41,13 @@ pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Resul
         output: &args.output,
         policy: args.found.policy(),
     };
-    let estimate = Estimate::of(&job)?;
+    let estimate = Estimate::of(&job).map_err(|e| e.or_file(&args.recipe))?;
+    let warning = grows(&estimate, &recipe);
+    if let (Some(warning), true, false) = (&warning, workers.is_first(), args.shared.quiet) {
+        log(warning);
+    }
     if args.dry_run {
-        return if workers.is_first() { dry_run(args, &job, &estimate) } else { Ok(()) };
+        return if workers.is_first() { dry_run(args, &job, &estimate, warning) } else { Ok(()) };
     }
     check_alike(workers)?;
     let outcome = carry_out(&job, args.shared.quiet || !workers.is_first())?;
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Resul
             "seconds": started.elapsed().as_secs_f64(),
             "peak_memory_bytes": peak_memory(),
             "estimate": estimate,
+            "warning": warning,
             "outcome": outcome,
         }));
     }
@@ -82,37 +85,22 @@ fn recipe(args: &args::Compress) -> Result<Recipe, Error> {
     if let Some(over) = &args.allocation {
         recipe.allocate(over.parse()?)?;
     }
-    args.skip.iter().try_for_each(|pattern| recipe.skip(Pattern::new(pattern)?))?;
+    args.skip
+        .iter()
+        .try_for_each(|pattern| recipe.skip(Pattern::new(pattern)?))
+        .map_err(|e| e.of_kind(Kind::Usage))?;
     Ok(recipe)
 }
 
-/// Runs a job with a progress bar; the first Ctrl-C stops it at the next block boundary.
+/// Runs a job with a progress bar; a signal stops it at the next block boundary.
 pub(crate) fn carry_out(job: &Job<'_>, quiet: bool) -> anyhow::Result<Outcome> {
-    let stop = stop_flag()?;
     let mut bar = Progress::new("compress", quiet);
     let outcome = job.run(&mut |step: &Step| {
         bar.update(step.done as u64, step.total as u64, &step.what);
-        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        stop::safe_place()
     });
     bar.finish();
-    Ok(outcome?)
-}
-
-/// Set by the first Ctrl-C or SIGTERM; the second one ends the process at once.
-pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    static FLAG: std::sync::OnceLock<Arc<AtomicBool>> = std::sync::OnceLock::new();
-    if let Some(flag) = FLAG.get() {
-        return Ok(flag.clone());
-    }
-    let flag = FLAG.get_or_init(Arc::default).clone();
-    let seen = flag.clone();
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping at the next safe place; press again to stop at once");
-    })?;
-    Ok(flag)
+    Ok(outcome.map_err(|e| e.or_file(job.checkpoint.path()))?)
 }
 
 fn calibrate(
@@ -159,11 +147,30 @@ pub(crate) fn token_stream(checkpoint: &Checkpoint, documents: &[String]) -> Res
     Ok(stream)
 }
 
-fn dry_run(args: &args::Compress, job: &Job<'_>, estimate: &Estimate) -> anyhow::Result<()> {
-    job.check()?;
+/// Told before a run whose result will be larger than its source.
+fn grows(estimate: &Estimate, recipe: &Recipe) -> Option<String> {
+    let Estimate { source, result, .. } = *estimate;
+    let advice = match u32::from(recipe.embedding).max(recipe.head.into()) {
+        16 => "embedding and head stay at 16 bits, --embedding 8 or --embedding 4 makes them smaller",
+        8 => "embedding and head get 8 bits, --embedding 4 makes them smaller",
+        _ => "choose a --recipe with fewer bits",
+    };
+    (result > source).then(|| {
+        let (result, source) = (human_bytes(result), human_bytes(source));
+        format!("warning: the result will take {result}, more than the {source} of the model: {advice}")
+    })
+}
+
+fn dry_run(
+    args: &args::Compress,
+    job: &Job<'_>,
+    estimate: &Estimate,
+    warning: Option<String>,
+) -> anyhow::Result<()> {
+    job.check().map_err(|e| e.or_file(job.checkpoint.path()))?;
     job.check_output()?;
     if args.shared.json {
-        return print_json(&json!({ "dry_run": true, "estimate": estimate }));
+        return print_json(&json!({ "dry_run": true, "estimate": estimate, "warning": warning }));
     }
     print_text(&format!("{}\nnothing was written (--dry-run)\n", estimate_table(estimate)))
 }
@@ -178,6 +185,8 @@ fn estimate_table(estimate: &Estimate) -> String {
         ("allocation, before the first block", estimate.allocation),
         ("program", estimate.program),
         ("peak", estimate.peak),
+        ("the model, as it is", estimate.source),
+        ("the result", estimate.result),
         ("disk", estimate.disk),
     ];
     parts.into_iter().for_each(|(name, bytes)| table.row(vec![name.into(), human_bytes(bytes)]));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tamis::artifact::{Existing, Resume, inspect};
 use tamis::compress::Threads;
+use tamis::disk::create_folder;
 use tamis::error::Error;
 use tamis::evaluate::{Evaluation, Protocol, Report, Windows};
 use tamis::job::Job;
@@ -19,9 +20,10 @@ use tamis::workers::Alone;
 
 use super::compress::{calibration, carry_out};
 use super::eval::{read_text, windows};
-use super::print_text;
 use crate::args;
 use crate::opened::{Mode, Opened, kernels, threads};
+use crate::stop;
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::{Progress, human_bytes};
 
@@ -29,6 +31,8 @@ const CALIBRATION: &str = include_str!("../../assets/calibration.txt");
 const MEASURE: &str = include_str!("../../assets/measure.txt");
 /// The same text as a file of the repository, for a command to copy.
 const ASSET: &str = "crates/tamis-cli/assets/calibration.txt";
+/// What a model that is named is compressed by; the result has the same name.
+pub(crate) const RECIPES: [&str; 2] = ["rtn4", "int4-ortho"];
 /// Small enough for a minute on two cores.
 const SAMPLES: usize = 32;
 const LENGTH: usize = 512;
@@ -55,7 +59,7 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
     let context = LENGTH.min(original.engine.context());
     let windows = windows(&measure, Protocol::Gptq { context }, &original.tokenizer, None)?;
     let mut lines = measured(args, "original", &original, &[Alpha::ONE], None, &windows)?;
-    for name in ["rtn4", "int4-ortho"] {
+    for name in RECIPES {
         let output = folder.path.join(name);
         compress(args, &spec, name, &calibration_text, &output)?;
         let spec = output.display().to_string();
@@ -76,8 +80,10 @@ impl Folder {
     fn create(args: &args::Demo) -> Result<Self, Error> {
         let temporary = || std::env::temp_dir().join(format!("tamis-demo-{}", std::process::id()));
         let path = args.output.clone().unwrap_or_else(temporary);
-        std::fs::create_dir_all(&path).map_err(|e| Error::writing(&path, &e))?;
-        Ok(Self { path, keep: args.output.is_some() })
+        create_folder(&path)?;
+        let keep = args.output.is_some();
+        stop::set_temporary((!keep).then(|| path.clone()));
+        Ok(Self { path, keep })
     }
 }
 
@@ -109,6 +115,7 @@ fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Pa
         policy: (Resume::Auto, Existing::Overwrite),
     };
     carry_out(&job, args.shared.quiet)?;
+    stop::at_once();
     Ok(())
 }
 
@@ -172,7 +179,7 @@ fn report(args: &args::Demo, spec: &str, lines: &[Line]) -> anyhow::Result<()> {
                 })
             })
             .collect();
-        return super::print_json(&serde_json::json!({ "model": spec, "rows": rows }));
+        return print_json(&serde_json::json!({ "model": spec, "rows": rows }));
     }
     let mut table = Table::new(&["", "size", "bits/weight", "perplexity", "KL mean", "same top-1"]);
     for line in lines {

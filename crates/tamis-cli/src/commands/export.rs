@@ -8,9 +8,10 @@ use tamis::job::export;
 use tamis::load::Checkpoint;
 use tamis::units::Alpha;
 
-use super::{print_json, print_text};
 use crate::args;
 use crate::opened::threads;
+use crate::stop;
+use crate::streams::{print_json, print_text};
 use crate::terminal::{Progress, human_bytes};
 
 /// `tamis export`.
@@ -22,7 +23,10 @@ pub(crate) fn run(args: &args::Export) -> anyhow::Result<()> {
     let how = (Alpha::new(args.alpha)?, Threads::new(threads(args.shared.threads)));
     let manifest = export(&checkpoint, how, target, &mut |done, total| {
         bar.update(done as u64, total as u64, "parts");
-    })?;
+        stop::save_first();
+        stop::end_if_asked();
+    });
+    let manifest = manifest.map_err(|e| e.or_file(&args.model))?;
     bar.finish();
     let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
     let seconds = started.elapsed().as_secs_f64();

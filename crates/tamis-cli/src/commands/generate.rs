@@ -1,7 +1,5 @@
 //! `tamis generate`: continue a prompt, streaming.
 
-use std::io::Write;
-
 use serde_json::json;
 use tamis::error::Error;
 use tamis::load::chat::{GenerationPrompt, Message, Role};
@@ -10,9 +8,9 @@ use tamis::ops::Precision;
 use tamis::run::{Event, Finish, Options, Sampler, SamplerSettings, Session, Timing};
 use tamis::units::Alpha;
 
-use super::{print_json, print_text};
 use crate::args;
 use crate::opened::{Opened, kernels};
+use crate::streams::{log, print_json, print_text};
 use crate::terminal::{human_bytes, peak_memory};
 
 /// `tamis generate`.
@@ -27,7 +25,7 @@ pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
     let (mut tokens, mut text) = (Vec::new(), String::new());
     let mut end = None;
     for event in session.generate(&prompt, &options, &mut sampler, stream)? {
-        let piece = match event? {
+        let piece = match event.map_err(|e| e.or_file(&args.model))? {
             Event::Token { id, text } => {
                 tokens.push(id);
                 text
@@ -57,7 +55,7 @@ pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
     }
     print_text("\n")?;
     if !args.shared.quiet {
-        writeln!(std::io::stderr(), "{}", speed(&timing, &reason))?;
+        log(&speed(&timing, &reason));
     }
     Ok(())
 }
@@ -68,7 +66,7 @@ fn prompt(args: &args::Generate, model: &Opened) -> anyhow::Result<Vec<u32>> {
     }
     let template = model.checkpoint.chat_template()?.ok_or_else(|| no_template(model))?;
     let message = Message { role: Role::User, content: args.prompt.clone() };
-    let text = template.render(&[message], GenerationPrompt::Open)?;
+    let text = template.render(&[message], GenerationPrompt::Open).map_err(|e| e.or_file(&args.model))?;
     // the template writes special tokens itself, BOS among them
     Ok(model.tokenizer.encode(&text, AddSpecial::Nothing)?)
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use tamis::artifact::{Inspection, inspect};
 use tamis::load::Checkpoint;
 
-use super::{print_json, print_text};
 use crate::args;
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::human_bytes;
 

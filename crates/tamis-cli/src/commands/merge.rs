@@ -6,16 +6,17 @@ use serde_json::json;
 use tamis::job::{Losses, Merge};
 use tamis::load::{Checkpoint, open_adapter};
 
-use super::{print_json, print_text};
 use crate::args;
 use crate::opened::{Mode, kernels};
+use crate::stop;
+use crate::streams::{print_json, print_text};
 use crate::terminal::{Progress, human_bytes};
 
 /// `tamis merge`.
 pub(crate) fn run(args: &args::Merge) -> anyhow::Result<()> {
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&args.model)?;
-    let adapter = open_adapter(&args.adapter, checkpoint.config())?;
+    let adapter = open_adapter(&args.adapter, checkpoint.config()).map_err(|e| e.or_file(&args.adapter))?;
     let ops = kernels(args.shared.threads, Mode::EXACT)?.ops;
     let merge = Merge {
         checkpoint: &checkpoint,
@@ -26,7 +27,12 @@ pub(crate) fn run(args: &args::Merge) -> anyhow::Result<()> {
         policy: args.found.policy(),
     };
     let mut bar = Progress::new("merge", args.shared.quiet);
-    let manifest = merge.run(&mut |done, total| bar.update(done as u64, total as u64, "blocks"))?;
+    let manifest = merge.run(&mut |done, total| {
+        bar.update(done as u64, total as u64, "blocks");
+        stop::save_first();
+        stop::end_if_asked();
+    });
+    let manifest = manifest.map_err(|e| e.or_file(&args.model))?;
     bar.finish();
     let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
     let (linears, seconds) = (adapter.names().count(), started.elapsed().as_secs_f64());

@@ -12,9 +12,9 @@ use tamis::recover::report::Account;
 use tamis::recover::student::{Arithmetic, Checkpointing};
 
 use super::recover::{summary, watched};
-use super::{print_json, print_text};
 use crate::args;
 use crate::opened::{Kernels, Mode, Opened, kernels};
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::peak_memory;
 
@@ -41,7 +41,7 @@ fn train(args: &args::Pretrain, plan: &Plan, begin: u64) -> anyhow::Result<Accou
     let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
     let how = Arithmetic { ops: &*ops, cache, exact: false, checkpointing: Checkpointing::Off };
     let mut account = watched("pretrain", args.shared.quiet, |watch| {
-        pretrain(plan, how, (&args.output, args.found.policy()), watch)
+        pretrain(plan, how, (&args.output, args.found.policy()), watch).map_err(|e| e.or_file(&args.config))
     })?;
     (account.begin_memory_bytes, account.peak_memory_bytes) = (begin, peak_memory().unwrap_or(0));
     Ok(account)

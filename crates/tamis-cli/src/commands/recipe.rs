@@ -3,8 +3,8 @@
 use tamis::compress::Method;
 use tamis::recipe::Recipe;
 
-use super::{print_json, print_text};
 use crate::args::{self, RecipeAction};
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 
 /// `tamis recipe`.

@@ -1,8 +1,6 @@
 //! `tamis recover`: plan, train, measure, write.
 
-use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
@@ -23,10 +21,11 @@ mod flags;
 mod local;
 mod stages;
 
-use super::compress::{stop_flag, token_stream};
-use super::{print_json, print_text};
+use super::compress::token_stream;
 use crate::args::{self, RecoverMethod, ScheduleName, TrainPart};
 use crate::opened::{Kernels, Mode, kernels};
+use crate::stop;
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::team::check_alike;
 use crate::terminal::{Progress, human_bytes, peak_memory};
@@ -65,7 +64,7 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
     check_alike(workers)?;
     let quiet = args.shared.quiet || !workers.is_first();
     let mut account = match &args.pruning.stages {
-        None => watched("recover", quiet, |watch| run.carry_out(watch))?,
+        None => watched("recover", quiet, |watch| run.carry_out(watch).map_err(|e| e.or_file(&args.model)))?,
         Some(shares) => stages::carry_out(args, shares, run)?,
     };
     if !workers.is_first() {
@@ -83,16 +82,17 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
     print_text(&summary(&account, &args.output))
 }
 
-/// Carries out a training run with a progress bar; the first Ctrl-C ends it after the step at hand.
+/// Carries out a training run with a progress bar; a signal ends it after the step at hand, or at once before the
+/// first.
 pub(crate) fn watched(
     title: &str,
     quiet: bool,
     train: impl FnOnce(&mut Watch<'_>) -> Result<Account, Error>,
 ) -> anyhow::Result<Account> {
-    let stop = stop_flag()?;
     let mut bar = Progress::new(title, quiet);
     let (mut stage, mut dense) = (String::new(), None);
     let account = train(&mut |event| {
+        let saves = matches!(event, Event::Step(_) | Event::Prune(_));
         match event {
             Event::Begin(estimate, of_dense) => {
                 dense = of_dense;
@@ -112,7 +112,7 @@ pub(crate) fn watched(
                 bar.update(step.done as u64, step.total as u64, &format!("{stage}{}", step.what));
             }
         }
-        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if saves { stop::safe_place() } else { stop::asked() }
     });
     bar.finish();
     Ok(account?)

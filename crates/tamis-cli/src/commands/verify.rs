@@ -2,8 +2,8 @@
 
 use tamis::artifact::verify;
 
-use super::{print_json, print_text};
 use crate::args;
+use crate::streams::{print_json, print_text};
 use crate::terminal::human_bytes;
 
 /// `tamis verify`.

@@ -68,6 +68,7 @@ pub struct Writer {
 /// Errors where a model cannot be begun in `folder`: what [`Writer::create_or_resume`] would say at once, for those
 /// that write only after long work.
 pub fn check_free(folder: &Path, (resume, existing): (Resume, Existing)) -> Result<()> {
+    disk::check_folder(folder)?;
     if !folder.exists() {
         return Ok(());
     }
@@ -87,6 +88,7 @@ pub fn check_resumable(
     identity: &Identity,
     (resume, existing): (Resume, Existing),
 ) -> Result<()> {
+    disk::check_folder(folder)?;
     if !folder.exists() {
         return Ok(());
     }

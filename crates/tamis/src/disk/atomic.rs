@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::inside;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, is_full};
 
 /// Middle of every temporary name: `.{name}.tamis-tmp-{pid}`.
 const MARK: &str = ".tamis-tmp-";
@@ -43,7 +43,9 @@ impl Pending {
             io::ErrorKind::AlreadyExists => fs::remove_file(&temporary).and_then(|()| create()),
             _ => Err(e),
         });
-        let file = file.map_err(|e| writing(target, &e, (0, expected)))?;
+        let file = file.map_err(|e| {
+            if is_full(&e) { writing(target, &e, (0, expected)) } else { Error::creating(target, &e) }
+        })?;
         Ok(Self { file: Some(file), temporary, target: target.to_path_buf(), written: 0, expected })
     }
 
@@ -139,7 +141,7 @@ pub fn remove_leftovers(folder: &Path) -> Result<()> {
 
 /// A failed write, with the bytes that were needed where the disk is full.
 fn writing(target: &Path, error: &io::Error, (written, expected): (u64, u64)) -> Error {
-    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+    if is_full(error) {
         let problem = format!("the disk is full: {expected} bytes needed, {written} written");
         return Error::new(Kind::Io, problem).file(target).next(format!(
             "free at least {} bytes and run the same command again",

@@ -76,7 +76,7 @@ pub(crate) fn open_kept(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     no_link(&mut options);
-    let file = options.open(path).map_err(|e| Error::writing(path, &e))?;
+    let file = options.open(path).map_err(|e| Error::creating(path, &e))?;
     match file.metadata() {
         Ok(kind) if kind.is_file() => Ok(file),
         Ok(_) => Err(Error::bad_data("not a regular file").file(path)),

@@ -4,6 +4,7 @@
 pub mod atomic;
 pub mod digest;
 mod file;
+mod folder;
 mod lock;
 mod name;
 mod run_folder;
@@ -11,7 +12,7 @@ pub(crate) mod swap;
 
 pub use file::DataFile;
 pub(crate) use file::{open_kept, read_small, read_text};
+pub use folder::{check_folder, create_folder};
 pub(crate) use lock::Lock;
 pub(crate) use name::{inside, is_plain_name};
-pub use run_folder::create_folder;
 pub(crate) use run_folder::{RunFolder, discard, finished};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Lock, atomic, inside, read_small};
+use super::{Lock, atomic, create_folder, inside, read_small};
 use crate::error::{Error, Kind, Result};
 
 const LOCK: &str = "lock";
@@ -21,15 +21,6 @@ const LIMIT: u64 = 256 << 20;
 struct Reported<T> {
     identity: String,
     result: T,
-}
-
-/// Creates `folder` and those above it. Errors: [`Kind::CannotWrite`], but for a full disk.
-pub fn create_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(|e| {
-        let full = matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-        let kind = if full { Kind::Io } else { Kind::CannotWrite };
-        Error::new(kind, format!("cannot create the folder: {e}")).file(folder)
-    })
 }
 
 /// The folder, locked for others until it is dropped.

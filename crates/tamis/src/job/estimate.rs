@@ -33,6 +33,10 @@ pub struct Estimate {
     pub program: u64,
     /// Most memory at any moment.
     pub peak: u64,
+    /// Bytes of all tensors of the source.
+    pub source: u64,
+    /// Bytes of all tensors of the result.
+    pub result: u64,
     /// Room needed on disk while the parts are put together.
     pub disk: u64,
 }
@@ -64,9 +68,10 @@ impl Estimate {
         let blocks = activations + sizes.block + bench;
         let allocation = allocation(job, sizes.block + bench);
         let peak = PROGRAM + blocks.max(embedding + activations) + allocation;
-        let disk = plans.stored_bytes(job.checkpoint) * 2;
-        let block = sizes.block;
-        Ok(Self { activations, block, bench, embedding, allocation, program: PROGRAM, peak, disk })
+        let source = job.checkpoint.tensors().tensors().values().map(|info| info.bytes).sum();
+        let result = plans.stored_bytes(job.checkpoint, job.recipe);
+        let (block, program, disk) = (sizes.block, PROGRAM, result * 2);
+        Ok(Self { activations, block, bench, embedding, allocation, program, peak, source, result, disk })
     }
 }
 

@@ -19,6 +19,9 @@ use crate::units::{Alpha, Bits, GroupSize};
 /// Rows of an embedding that are converted at once.
 const ROWS: usize = 4096;
 
+/// Weights of a packed table that share a scale.
+const TABLE_GROUP: usize = 32;
+
 type Tensors = Vec<(String, Stored)>;
 
 /// Names of all tensors of a part, from the index alone.
@@ -52,6 +55,23 @@ pub(super) fn stem_tensors(checkpoint: &Checkpoint, recipe: &Recipe, threads: Th
 /// Final norm, output projection and an untied head.
 pub(super) fn head_tensors(checkpoint: &Checkpoint, recipe: &Recipe, threads: Threads) -> Result<Tensors> {
     tables(checkpoint, crown_names(checkpoint), &|weight| table(weight, recipe.head, threads))
+}
+
+/// Bits that a weight takes which is in no linear of a block: `name` is the tensor's.
+pub(super) fn end_bits_per_weight(checkpoint: &Checkpoint, recipe: &Recipe, name: &str) -> f64 {
+    let is_vector = checkpoint.tensors().tensors().get(name).is_some_and(|info| info.shape.len() == 1);
+    let stem = name.strip_suffix(".weight").unwrap_or(name);
+    let bits = match stem {
+        _ if is_vector => return 32.0,
+        stem if stem_names(checkpoint).contains(&stem) => recipe.embedding,
+        stem if crown_names(checkpoint).contains(&stem) => recipe.head,
+        _ => EndBits::Sixteen,
+    };
+    match bits {
+        EndBits::Sixteen => 16.0,
+        // a scale at 16 bits
+        packed => f64::from(u32::from(packed)) + 16.0 / TABLE_GROUP as f64,
+    }
 }
 
 /// Names of what lies before the first block.
@@ -139,8 +159,13 @@ fn table(weight: &Weight, bits: EndBits, threads: Threads) -> Result<Weight> {
 
 fn packed_table(weight: &Weight, (bits, clip): (u32, ClipSearch), threads: Threads) -> Result<Weight> {
     let bits = Bits::new(bits)?;
-    let plan =
-        TensorPlan { bits, group: GroupSize::Of(32), clip, method: Method::Rtn, ..TensorPlan::default() };
+    let plan = TensorPlan {
+        bits,
+        group: GroupSize::Of(TABLE_GROUP),
+        clip,
+        method: Method::Rtn,
+        ..TensorPlan::default()
+    };
     let (rows, cols) = (weight.rows(), weight.cols());
     let (mut words, mut scales) = (Vec::new(), Vec::new());
     weight.with_rows(Alpha::ONE, |w| -> Result<()> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::allocate::{Share, allocate, assume, check_texts};
 use super::outcome::Outcome;
-use super::parts::{block_tensors, head_tensors, names_of, restore, stem_tensors};
+use super::parts::{block_tensors, end_bits_per_weight, head_tensors, names_of, restore, stem_tensors};
 use super::permute;
 use super::publish::publish;
 use crate::artifact::{
@@ -391,13 +391,13 @@ impl Plans {
         self.by_name.get_mut(name).expect("only linears of the model are asked for")
     }
 
-    /// Bytes of all tensors of the finished model: codes, scales, ortho, and the rest at 2 bytes.
-    pub(super) fn stored_bytes(&self, checkpoint: &Checkpoint) -> u64 {
+    /// Bytes of all tensors of the finished model: codes, scales, ortho, and the rest as the recipe has it.
+    pub(super) fn stored_bytes(&self, checkpoint: &Checkpoint, recipe: &Recipe) -> u64 {
         let tensors = checkpoint.tensors().tensors();
         let bits = |(name, info): (&String, &crate::load::TensorInfo)| {
             let weights: f64 = info.shape.iter().map(|n| *n as f64).product();
             let Some(plan) = name.strip_suffix(".weight").and_then(|n| self.by_name.get(n)) else {
-                return weights * 16.0;
+                return weights * end_bits_per_weight(checkpoint, recipe, name);
             };
             if plan.method == Method::Keep && checkpoint.tensors().is_pruned(name) {
                 return info.bytes as f64 * 8.0;

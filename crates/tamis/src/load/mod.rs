@@ -100,6 +100,12 @@ impl TensorInfo {
     }
 }
 
+/// Where a model lies that is named as for [`Checkpoint::open`]; whether it is there is not asked. Errors: a name of
+/// the hub that is not in the local cache.
+pub fn locate(spec: &str) -> Result<PathBuf> {
+    hub::resolve(spec)
+}
+
 /// An opened model: configuration, text side and lazily read tensors.
 #[derive(Debug)]
 pub struct Checkpoint {

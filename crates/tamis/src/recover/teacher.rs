@@ -38,7 +38,7 @@ pub struct Said {
 pub fn open(path: &Path, identity: &str) -> Result<File> {
     assert_eq!(identity.len(), DIGEST, "an identity is a digest");
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let mut file = file.map_err(|e| Error::writing(path, &e))?;
+    let mut file = file.map_err(|e| Error::creating(path, &e))?;
     let mut found = Vec::new();
     (&mut file).take(DIGEST as u64).read_to_end(&mut found).map_err(|e| Error::reading(path, &e))?;
     if !identity.as_bytes().starts_with(&found) {

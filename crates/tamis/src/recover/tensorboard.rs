@@ -6,12 +6,12 @@
 //!
 //! Source: `tensorflow/core/lib/io/record_writer.h`, `tensorflow/core/util/event.proto`.
 
-use std::fs::{File, OpenOptions, create_dir_all};
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::disk::atomic;
+use crate::disk::{atomic, create_folder};
 use crate::error::{Error, Result};
 
 /// What the first record says.
@@ -32,7 +32,7 @@ impl EventWriter {
     /// Opens a new file in `folder`, `events.out.tfevents.SECONDS.HOST`. Errors: a folder that cannot be
     /// written.
     pub fn create(folder: &Path, started: SystemTime) -> Result<Self> {
-        create_dir_all(folder).map_err(|e| Error::writing(folder, &e))?;
+        create_folder(folder)?;
         let stem = format!("events.out.tfevents.{:010.0}.{}", seconds(started).floor(), host());
         for count in 0..SAME_SECOND {
             let name = if count == 0 { stem.clone() } else { format!("{stem}.{count}") };
@@ -45,7 +45,7 @@ impl EventWriter {
                     return Ok(writer);
                 }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::writing(&path, &e)),
+                Err(e) => return Err(Error::creating(&path, &e)),
             }
         }
         Err(Error::usage(format!("{SAME_SECOND} event files of the same second"))

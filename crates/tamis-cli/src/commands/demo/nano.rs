@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tamis::artifact::{Existing, Resume, inspect};
 use tamis::compress::Threads;
+use tamis::disk::create_folder;
 use tamis::error::Error;
 use tamis::job::Job;
 use tamis::load::Checkpoint;
@@ -26,8 +27,9 @@ use super::Folder;
 use crate::args;
 use crate::commands::compress::{calibration, carry_out};
 use crate::commands::recover::watched;
-use crate::commands::{print_json, print_text};
 use crate::opened::{Kernels, Mode, Opened, kernels, threads};
+use crate::stop;
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::human_bytes;
 
@@ -89,7 +91,7 @@ fn holes() -> Result<Recipe, Error> {
 
 /// Writes the embedded files; a folder of an earlier demo has the same.
 fn unpack(folder: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::writing(folder, &e))?;
+    create_folder(folder)?;
     FILES.iter().try_for_each(|(name, bytes)| tamis::disk::atomic::write(&folder.join(name), bytes))
 }
 
@@ -133,6 +135,7 @@ impl Demo<'_> {
             policy: (Resume::Auto, Existing::Overwrite),
         };
         carry_out(&job, self.args.shared.quiet)?;
+        stop::at_once();
         Ok(output)
     }
 
@@ -159,6 +162,7 @@ impl Demo<'_> {
             teacher_cache: None,
         };
         watched("mend", self.args.shared.quiet, |watch| run.carry_out(watch))?;
+        stop::at_once();
         Ok(output)
     }
 }

@@ -1,7 +1,5 @@
 //! `tamis recover --method local`: block by block.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::json;
@@ -16,9 +14,10 @@ use tamis::recover::student::{Arithmetic, Checkpointing};
 
 use super::{flags, optimiser, spec};
 use crate::args;
-use crate::commands::compress::{stop_flag, token_stream};
-use crate::commands::{print_json, print_text};
+use crate::commands::compress::token_stream;
 use crate::opened::{Kernels, Mode, kernels};
+use crate::stop;
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::{Progress, human_bytes, peak_memory};
 
@@ -34,7 +33,8 @@ pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
     })?;
     let (checkpoint, teacher) = (Checkpoint::open(&args.model)?, Checkpoint::open(teacher)?);
     let length = flags::length(args, &checkpoint)?;
-    let stream = token_stream(&checkpoint, &read_documents(&args.data)?)?;
+    let stream =
+        token_stream(&checkpoint, &read_documents(&args.data)?).map_err(|e| e.or_file(&args.data))?;
     let windows =
         choose_windows(&stream, args.sequences.unwrap_or(WINDOWS), length, args.seed).map_err(|e| {
             e.or_file(&args.data).next("give more text, fewer --sequences, or a smaller --length")
@@ -90,15 +90,14 @@ fn carry_out(
     args: &args::Recover,
     notes: Notes,
 ) -> anyhow::Result<Vec<BlockReport>> {
-    let stop = stop_flag()?;
     let mut bar = Progress::new("recover", args.shared.quiet);
     let reports = run.carry_out(&args.output, notes, &mut |block, total| {
         let what = format!("block {}: {} to {:.4}", block.index, difference(block.before, 4), block.after);
         bar.update(block.index as u64 + 1, total as u64, &what);
-        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        stop::safe_place()
     });
     bar.finish();
-    Ok(reports?)
+    Ok(reports.map_err(|e| e.or_file(&args.model))?)
 }
 
 /// Nothing is known of blocks that an earlier run has trained.

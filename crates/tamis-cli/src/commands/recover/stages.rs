@@ -15,8 +15,8 @@ use tamis::units::Sparsity;
 use super::watched;
 use crate::args;
 use crate::commands::compress::calibration;
-use crate::commands::{print_json, print_text};
 use crate::opened::{Mode, kernels, threads};
+use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::human_bytes;
 
@@ -26,7 +26,9 @@ const RECIPE: &str = "sparsegpt50";
 /// Prunes and trains stage by stage.
 pub(super) fn carry_out(args: &args::Recover, shares: &[f64], run: Run<'_>) -> anyhow::Result<Account> {
     planned(args, shares, run, |stages| {
-        watched("recover", args.shared.quiet, |watch| stages.carry_out(watch))
+        watched("recover", args.shared.quiet, |watch| {
+            stages.carry_out(watch).map_err(|e| e.or_file(&args.model))
+        })
     })
 }
 
