@@ -118,7 +118,7 @@ impl Error {
     /// A failed read of `file`: missing files are [`Kind::Missing`], the rest [`Kind::Io`].
     pub fn reading(file: impl AsRef<Path>, error: &std::io::Error) -> Self {
         let kind = match error.kind() {
-            std::io::ErrorKind::NotFound => Kind::Missing,
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Kind::Missing,
             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData => Kind::BadData,
             _ => Kind::Io,
         };
@@ -163,6 +163,13 @@ impl Error {
     /// Fills in the file where none is named yet.
     pub fn or_file(self, file: impl AsRef<Path>) -> Self {
         if self.place.file.is_some() { self } else { self.file(file) }
+    }
+    /// Fills in the file where none is named yet and the failure is about what is in a file, not about the request.
+    pub fn about(self, file: impl AsRef<Path>) -> Self {
+        match self.kind {
+            Kind::BadData | Kind::NonFinite | Kind::Missing => self.or_file(file),
+            _ => self,
+        }
     }
     /// The same failure in another class; place and next step stay.
     #[must_use]

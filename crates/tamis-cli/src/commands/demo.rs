@@ -5,8 +5,10 @@ mod nano;
 
 use std::path::{Path, PathBuf};
 
-use tamis::artifact::{Existing, Resume, inspect};
+use tamis::artifact::{Existing, MANIFEST, Resume, inspect};
+use tamis::calibrate::read_text;
 use tamis::compress::Threads;
+use tamis::disk::{atomic, create_folder};
 use tamis::error::Error;
 use tamis::evaluate::{Evaluation, Protocol, Report, Windows};
 use tamis::job::Job;
@@ -18,7 +20,7 @@ use tamis::units::Alpha;
 use tamis::workers::Alone;
 
 use super::compress::{calibration, carry_out};
-use super::eval::{read_text, windows};
+use super::eval::windows;
 use super::print_text;
 use crate::args;
 use crate::opened::{Mode, Opened, kernels, threads};
@@ -76,7 +78,7 @@ impl Folder {
     fn create(args: &args::Demo) -> Result<Self, Error> {
         let temporary = || std::env::temp_dir().join(format!("tamis-demo-{}", std::process::id()));
         let path = args.output.clone().unwrap_or_else(temporary);
-        std::fs::create_dir_all(&path).map_err(|e| Error::writing(&path, &e))?;
+        create_folder(&path)?;
         Ok(Self { path, keep: args.output.is_some() })
     }
 }
@@ -85,7 +87,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if !self.keep {
             // nothing to do about a folder that will not go
-            let _ = std::fs::remove_dir_all(&self.path);
+            let _ = atomic::remove_folder(&self.path, MANIFEST);
         }
     }
 }
@@ -101,7 +103,7 @@ fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Pa
     let job = Job {
         checkpoint: &checkpoint,
         recipe: &recipe,
-        calibration: Some(calibration(&checkpoint, &[text.to_owned()], choice, 0)?),
+        calibration: Some(calibration(&checkpoint, [Ok(text.to_owned())], choice, 0)?),
         ops: &*ops,
         threads: Threads::new(threads(args.shared.threads)),
         workers: &Alone,

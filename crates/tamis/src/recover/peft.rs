@@ -12,7 +12,7 @@ use super::parameters::Parameters;
 use super::plan::{Pair, Plan, Trained};
 use super::trainable::LoraSpec;
 use crate::artifact::numbers;
-use crate::disk::atomic;
+use crate::disk::{atomic, create_folder};
 use crate::error::{Error, Kind, Result};
 use crate::load::adapter::{ADAPTER_CONFIG, ADAPTER_MODEL, ENDS, PREFIX};
 use crate::model::Config;
@@ -50,7 +50,7 @@ pub fn masters<'a>(config: &Config, (plan, parameters): (&Plan, &'a Parameters))
 /// belong to linear layers it does not target; numbers that are not finite; a folder that cannot be written.
 pub fn write_adapter(folder: &Path, spec: &LoraSpec, base: &str, masters: &[Master<'_>]) -> Result<()> {
     check(spec, masters)?;
-    std::fs::create_dir_all(folder).map_err(|e| Error::writing(folder, &e))?;
+    create_folder(folder)?;
     // Settings beside other matrices would be read as an adapter: they go first and come last.
     atomic::remove(&folder.join(ADAPTER_CONFIG))?;
     let named: Vec<numbers::Array<'_>> =
