@@ -38,6 +38,7 @@ impl<'a> Rewrite<'a> {
         notes: Notes,
         policy: (Resume, Existing),
     ) -> Result<Self> {
+        checkpoint.check_carried()?;
         let identity = Identity::new(notes.identity.clone(), checkpoint.fingerprint()?, None);
         let writer = Writer::create_or_resume(output, &identity, policy)?;
         Ok(Self { checkpoint, writer, notes })
