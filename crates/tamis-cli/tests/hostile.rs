@@ -61,12 +61,15 @@ fn a_pipe_is_refused_wherever_a_file_is_read() {
     let (pipe_text, out) = (pipe(&text).to_str().unwrap(), folder.path().join("out"));
     let (model, out) = (golden("models/llama-gqa"), out.to_str().unwrap());
     let model = model.to_str().unwrap();
-    refused(&["compress", model, "-o", out, "--calibration", pipe_text], 65, &text);
-    refused(&["compress", model, "-o", out, "--calibration", "/dev/zero"], 65, Path::new("/dev/zero"));
+    let compress = ["compress", model, "-o", out, "--recipe", "int4", "--calibration"];
+    refused(&[&compress[..], &[pipe_text]].concat(), 65, &text);
+    refused(&[&compress[..], &["/dev/zero"]].concat(), 65, Path::new("/dev/zero"));
     refused(&["eval", model, "--perplexity", pipe_text], 65, &text);
-    refused(&["recover", model, "-o", out, "--data", pipe_text, "--valid", pipe_text], 65, &text);
+    let recover =
+        ["recover", model, "-o", out, "--method", "full", "--data", pipe_text, "--valid", pipe_text];
+    refused(&recover, 65, &text);
     refused(&["recipe", "check", pipe_text], 78, &text);
-    refused(&["pretrain", "--config", pipe_text, "-o", out], 65, &text);
+    refused(&["pretrain", pipe_text, "-o", out], 65, &text);
     refused(&["inspect", pipe_text], 65, &text);
     assert!(!Path::new(out).exists());
 
@@ -101,7 +104,8 @@ fn a_configuration_of_another_model_is_refused_by_plan_and_work_alike() {
     let out = folder.path().join("out");
     let out = out.to_str().unwrap();
     let compress = ["compress", model, "-o", out, "--recipe", "rtn4", "--quiet"];
-    let recover = ["recover", model, "-o", out, "--data", text, "--valid", text, "--quiet"];
+    let recover =
+        ["recover", model, "-o", out, "--method", "full", "--data", text, "--valid", text, "--quiet"];
     let local =
         ["recover", model, "-o", out, "--data", text, "--method", "local", "--teacher", model, "--quiet"];
     let mut told = vec![refused(&["inspect", model], 65, folder.path())];
