@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Builds llama-bench, llama-perplexity and llama-quantize from the llama.cpp sources that the
-# PyPI package llama-cpp-python carries, for the CPU it runs on (about 4 minutes on 2 cores).
+# Python package llama-cpp-python carries, for the CPU it runs on (about 4 minutes on 2 cores).
 #
 # usage: bench/peers/llamacpp.sh FOLDER
 #   The programs go to FOLDER/bin, the sources and the build to FOLDER as well.
 #
-# Needs python3 with pip and venv, tar, and a C++ compiler. cmake and ninja come from PyPI into
-# FOLDER/tools. Does nothing when FOLDER/bin/version says that the same build is there.
+# Needs python3 with pip and venv, tar, and a C++ compiler. cmake and ninja come from pip's index
+# into FOLDER/tools. Does nothing when FOLDER/bin/version says that the same build is there.
 set -euo pipefail
 
 version=0.3.36
@@ -39,35 +39,12 @@ if [ -f "$folder/bin/version" ] && [ "$(head -n 1 "$folder/bin/version")" = "$st
     exit 0
 fi
 
-# The file itself, by its address in the index: pip would run the package's build to learn its
-# metadata.
-printf 'llamacpp: fetching %s from PyPI\n' "$sdist"
-python3 - "$sdist" "$sha256" "$folder/$sdist" <<'PY' ||
-import hashlib, json, os, sys, urllib.request
-
-name, wanted, target = sys.argv[1:]
-
-
-def digest(path):
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
-
-
-if os.path.exists(target) and digest(target) == wanted:
-    sys.exit(0)
-asked = urllib.request.Request(
-    "https://pypi.org/simple/llama-cpp-python/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}
-)
-with urllib.request.urlopen(asked, timeout=60) as answer:
-    files = {file["filename"]: file["url"] for file in json.load(answer)["files"]}
-with urllib.request.urlopen(files[name], timeout=60) as answer, open(target + ".part", "wb") as file:
-    while chunk := answer.read(1 << 20):
-        file.write(chunk)
-if digest(target + ".part") != wanted:
-    sys.exit(f"{name} has another sha256 than {wanted}")
-os.replace(target + ".part", target)
-PY
-    fail "cannot fetch $sdist" "check the network and the free disk space"
+# From the index that pip is configured with. The digest is compared before anything of the package runs.
+printf 'llamacpp: fetching %s\n' "$sdist"
+printf 'llama-cpp-python==%s --hash=sha256:%s\n' "$version" "$sha256" >"$folder/source.txt"
+python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-binary=llama-cpp-python --require-hashes \
+    --requirement "$folder/source.txt" --dest "$folder" ||
+    fail "cannot fetch $sdist" "check the network, the index of pip (pip config list) and the free disk space"
 
 rm -rf "${folder:?}/source" "${folder:?}/build" "${folder:?}/bin"
 mkdir "$folder/source"

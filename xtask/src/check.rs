@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::tidy;
+use crate::{deny, tidy};
 
 const FORMAT: &[&str] = &["fmt", "--check"];
 const LINT: &[&str] = &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -11,7 +11,11 @@ const TEST: &[&str] = &["test", "--workspace"];
 
 /// Runs the steps in order; `Ok(false)` at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<bool, String> {
-    Ok(cargo(root, FORMAT)? && cargo(root, LINT)? && tidy::run(root)? && cargo(root, TEST)?)
+    Ok(cargo(root, FORMAT)?
+        && cargo(root, LINT)?
+        && tidy::run(root)?
+        && deny::run(root)?
+        && cargo(root, TEST)?)
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<bool, String> {

@@ -69,7 +69,8 @@ fn carry_out(command: Command, workers: &dyn Workers) -> anyhow::Result<()> {
     if workers.is_first() {
         output::check(&command)?;
     }
-    match command {
+    let model = command.model().map(str::to_owned);
+    let done = match command {
         Command::Compress(args) => commands::compress::run(&args, workers),
         Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::Recover(args) => commands::recover::run(&args, workers),
@@ -83,5 +84,15 @@ fn carry_out(command: Command, workers: &dyn Workers) -> anyhow::Result<()> {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Recipe(args) => commands::recipe::run(&args),
         Command::Demo(args) => commands::demo::run(&args),
+    };
+    done.map_err(|error| about(model.as_deref(), error))
+}
+
+/// Names the model where a failure that is about what a file holds names none.
+fn about(model: Option<&str>, error: anyhow::Error) -> anyhow::Error {
+    match (model, error.downcast::<tamis::Error>()) {
+        (Some(model), Ok(error)) => error.about(model).into(),
+        (None, Ok(error)) => error.into(),
+        (_, Err(error)) => error,
     }
 }

@@ -2,7 +2,6 @@
 //! input, by whatever path, is too. Knows of every command what it reads and where it writes.
 
 use std::ffi::OsStr;
-use std::fs::canonicalize;
 use std::path::{Component, Path, PathBuf};
 
 use tamis::disk::check_folder;
@@ -103,7 +102,7 @@ fn place(path: &Path) -> PathBuf {
             part => {
                 place.push(part);
                 // a folder to be made has no other path yet
-                place = canonicalize(&place).unwrap_or(place);
+                place = place.canonicalize().unwrap_or(place);
             }
         }
     }
@@ -118,7 +117,7 @@ mod tests {
     #[test]
     fn one_place_has_many_paths() {
         let dir = tempfile::tempdir().unwrap();
-        let root = canonicalize(dir.path()).unwrap();
+        let root = dir.path().canonicalize().unwrap();
         std::fs::create_dir(root.join("a")).unwrap();
         std::os::unix::fs::symlink(root.join("a"), root.join("link")).unwrap();
         for path in ["a", "link", "./a/", "new/../a", "a/b/..", "link/../a", "new/older/../../link"] {

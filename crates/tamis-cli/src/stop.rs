@@ -76,7 +76,7 @@ fn end() -> ! {
         && let Some(folder) = temporary.take()
     {
         // a folder that will not go is in the way of nothing
-        let _ = std::fs::remove_dir_all(folder);
+        let _ = tamis::disk::atomic::remove_any(&folder);
     }
     log(&format!("{}stopped; give the same command again to go on", fresh_line()));
     std::process::exit(Kind::Stopped.exit_code().into())

@@ -1,9 +1,11 @@
 //! What people see while they wait: a progress bar with ETA and peak memory on a
 //! terminal, plain lines elsewhere, nothing when asked to be quiet.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tamis::disk::read_text;
 
 use crate::streams::{is_watched, log, printable};
 
@@ -75,7 +77,7 @@ impl Progress {
 
 /// Most memory this process ever held, in bytes, where the system tells (Linux: VmHWM).
 pub(crate) fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = read_text(Path::new("/proc/self/status"), 1 << 20).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }

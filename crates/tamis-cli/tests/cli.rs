@@ -136,7 +136,6 @@ fn missing_inputs_are_named() {
     refused(&["inspect", "/nowhere/model"], 66, "/nowhere/model");
     refused(&["inspect", "hf://nobody/nothing"], 66, "hf download nobody/nothing");
     refused(&["generate", &tiny("llama-gqa"), "--prompt", "a"], 66, "tokenizer.json");
-    refused(&["verify", &tiny("llama-gqa")], 66, "manifest.json");
 }
 
 #[test]

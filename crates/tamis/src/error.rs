@@ -229,6 +229,13 @@ impl Error {
     pub fn or_file(self, file: impl AsRef<Path>) -> Self {
         if self.place.file.is_some() { self } else { self.file(file) }
     }
+    /// Fills in the file where none is named yet and the failure is about what is in a file, not about the request.
+    pub fn about(self, file: impl AsRef<Path>) -> Self {
+        match self.kind {
+            Kind::BadData | Kind::NonFinite | Kind::Missing => self.or_file(file),
+            _ => self,
+        }
+    }
     /// The same failure in another class; place and next step stay.
     #[must_use]
     pub fn of_kind(self, kind: Kind) -> Self {

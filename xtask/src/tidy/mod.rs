@@ -4,6 +4,7 @@
 //! disk, so their tests are strings.
 
 mod citation;
+mod disk;
 mod file;
 mod lexer;
 mod links;
@@ -35,6 +36,7 @@ type Rule = fn(&File) -> Vec<Finding>;
 
 const RULES: &[Rule] = &[
     citation::missing,
+    disk::elsewhere,
     names::vague,
     rust::header,
     rust::length,

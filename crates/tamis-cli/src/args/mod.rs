@@ -59,6 +59,26 @@ pub(crate) enum Command {
     Demo(Demo),
 }
 
+impl Command {
+    /// The model that it works on, as it was named.
+    pub(crate) fn model(&self) -> Option<&str> {
+        match self {
+            Self::Compress(args) => Some(&args.model),
+            Self::Recover(args) => Some(&args.model),
+            Self::Eval(args) => Some(&args.model),
+            Self::Generate(args) => Some(&args.model),
+            Self::Chat(args) => Some(&args.model),
+            Self::Export(args) => Some(&args.model),
+            Self::Merge(args) => Some(&args.model),
+            Self::Bench(args) => args.model.as_deref(),
+            Self::Inspect(args) => Some(&args.model),
+            Self::Verify(args) => Some(&args.path),
+            Self::Demo(args) => args.model.as_deref(),
+            Self::Pretrain(_) | Self::Recipe(_) => None,
+        }
+    }
+}
+
 /// Options of every long command.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Shared {
@@ -406,8 +426,9 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// Folder written by tamis compress
-    pub(crate) path: PathBuf,
+    /// Folder written by tamis compress; or any model (as for inspect) or adapter folder, of which less can be
+    /// verified
+    pub(crate) path: String,
     /// One JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,

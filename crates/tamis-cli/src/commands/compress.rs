@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::calibrate::{choose_apart, read_documents};
+use tamis::calibrate::{Document, Documents, choose_apart};
 use tamis::compress::Threads;
 use tamis::error::{Error, Kind};
 use tamis::job::{Calibration, Estimate, Job, Outcome, Share, Step};
@@ -29,6 +29,7 @@ pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Resul
     let started = Instant::now();
     let recipe = recipe(args)?;
     let checkpoint = Checkpoint::open(&args.model)?;
+    checkpoint.check_carried()?;
     let calibration = args.calibration.as_deref().map(|file| calibrate(args, &recipe, &checkpoint, file));
     let ops = kernels(args.shared.threads, Mode::CALIBRATION)?.ops;
     let job = Job {
@@ -116,14 +117,14 @@ fn calibrate(
         seed: args.seed.unwrap_or(defaults.seed),
     };
     let held_out = recipe.allocation.windows();
-    Ok(calibration(checkpoint, &read_documents(file)?, choice, held_out).map_err(|e| e.or_file(file))?)
+    Ok(calibration(checkpoint, Documents::open(file)?, choice, held_out).map_err(|e| e.or_file(file))?)
 }
 
 /// Tokenises `documents` one after the other, separated by the model's separator token, and chooses
 /// windows, and `held_out` others.
 pub(crate) fn calibration(
     checkpoint: &Checkpoint,
-    documents: &[String],
+    documents: impl IntoIterator<Item = Result<Document, Error>>,
     recipe::Calibration { samples, length, seed }: recipe::Calibration,
     held_out: usize,
 ) -> Result<Calibration, Error> {
@@ -133,7 +134,10 @@ pub(crate) fn calibration(
 }
 
 /// The tokens of all documents, with the separator that the model knows.
-pub(crate) fn token_stream(checkpoint: &Checkpoint, documents: &[String]) -> Result<Vec<u32>, Error> {
+pub(crate) fn token_stream(
+    checkpoint: &Checkpoint,
+    documents: impl IntoIterator<Item = Result<Document, Error>>,
+) -> Result<Vec<u32>, Error> {
     let tokenizer = checkpoint.tokenizer()?;
     let mut stream = Vec::new();
     for document in documents {
@@ -142,9 +146,15 @@ pub(crate) fn token_stream(checkpoint: &Checkpoint, documents: &[String]) -> Res
         } else if !stream.is_empty() {
             stream.extend(tokenizer.eos().first());
         }
-        stream.extend(tokenizer.encode(document, AddSpecial::Nothing)?);
+        stream.extend(tokenizer.encode(&document?, AddSpecial::Nothing)?);
     }
-    Ok(stream)
+    let vocabulary = checkpoint.config().vocab;
+    match stream.iter().find(|token| **token as usize >= vocabulary) {
+        None => Ok(stream),
+        Some(token) => Err(Error::bad_data(format!("token {token} is not in a vocabulary of {vocabulary}"))
+            .file(checkpoint.path())
+            .next("the tokenizer is not that of the model: fetch both again")),
+    }
 }
 
 /// Told before a run whose result will be larger than its source.

@@ -6,8 +6,9 @@ mod nano;
 use std::path::{Path, PathBuf};
 
 use tamis::artifact::{Existing, Resume, inspect};
+use tamis::calibrate::read_text;
 use tamis::compress::Threads;
-use tamis::disk::create_folder;
+use tamis::disk::{atomic, create_folder};
 use tamis::error::Error;
 use tamis::evaluate::{Evaluation, Protocol, Report, Windows};
 use tamis::job::Job;
@@ -19,7 +20,7 @@ use tamis::units::Alpha;
 use tamis::workers::Alone;
 
 use super::compress::{calibration, carry_out};
-use super::eval::{read_text, windows};
+use super::eval::windows;
 use crate::args;
 use crate::opened::{Mode, Opened, kernels, threads};
 use crate::stop;
@@ -91,7 +92,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if !self.keep {
             // nothing to do about a folder that will not go
-            let _ = std::fs::remove_dir_all(&self.path);
+            let _ = atomic::remove_any(&self.path);
         }
     }
 }
@@ -107,7 +108,7 @@ fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Pa
     let job = Job {
         checkpoint: &checkpoint,
         recipe: &recipe,
-        calibration: Some(calibration(&checkpoint, &[text.to_owned()], choice, 0)?),
+        calibration: Some(calibration(&checkpoint, [Ok(text.to_owned())], choice, 0)?),
         ops: &*ops,
         threads: Threads::new(threads(args.shared.threads)),
         workers: &Alone,

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use tamis::calibrate::read_text;
 use tamis::error::Error;
 use tamis::evaluate::scorecard::Facts;
 use tamis::evaluate::{Evaluation, Protocol, Report, Scorecard, Specials, Windows};
@@ -58,15 +59,6 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
     let adapter = args.adapted.adapter.as_ref().map(|folder| format!(", adapter {}", folder.display()));
     let adapter = adapter.unwrap_or_default();
     print_text(&format!("precision {precision}, cache {cache}{adapter}; {}", table(&report)))
-}
-
-/// The text of a file; anything but UTF-8 is refused.
-pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Error> {
-    let bytes = std::fs::read(path).map_err(|e| Error::reading(path, &e).next("give a text file"))?;
-    String::from_utf8(bytes).map_err(|e| {
-        let offset = e.utf8_error().valid_up_to() as u64;
-        Error::bad_data("not UTF-8 text").file(path).offset(offset).next("convert the file to UTF-8")
-    })
 }
 
 /// Cuts `text` by `protocol` with this tokenizer.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::calibrate::read_documents;
+use tamis::calibrate::Documents;
 use tamis::error::Error;
 use tamis::load::Checkpoint;
 use tamis::recover::estimate::Estimate;
@@ -38,6 +38,7 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
     }
     let (started, begin) = (Instant::now(), peak_memory().unwrap_or(0));
     let checkpoint = Checkpoint::open(&args.model)?;
+    checkpoint.check_carried()?;
     let teacher = args.teacher.as_deref().map(Checkpoint::open).transpose()?;
     let texts = texts(args, &checkpoint)?;
     let settings = settings(args, &texts, teacher.is_some());
@@ -135,7 +136,7 @@ const HOPELESS: f64 = 10.0;
 
 fn texts(args: &args::Recover, checkpoint: &Checkpoint) -> anyhow::Result<Texts> {
     let length = flags::length(args, checkpoint)?;
-    let tokens = |file: &Path| token_stream(checkpoint, &read_documents(file)?).map_err(|e| e.or_file(file));
+    let tokens = |file: &Path| token_stream(checkpoint, Documents::open(file)?).map_err(|e| e.or_file(file));
     let windows = |file: &Path| -> Result<Vec<u32>, Error> {
         let mut tokens = tokens(file)?;
         let count = (tokens.len() / length).min(args.windows);

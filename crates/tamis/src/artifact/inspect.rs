@@ -1,12 +1,11 @@
 //! What a model weighs, tensor by tensor, from its index alone: no weight is read, but for the masks of
 //! pruned tensors. Works on every source, ours or not.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::holes::{Blocks, Holes};
-use crate::error::{Error, Result};
+use crate::disk::len;
+use crate::error::Result;
 use crate::load::{Checkpoint, Ortho};
 use crate::model::Architecture;
 
@@ -89,8 +88,7 @@ pub fn inspect(checkpoint: &Checkpoint) -> Result<Inspection> {
             holes: pruned.as_ref().and_then(Holes::of),
         });
     }
-    let size = |file: &Path| Ok(std::fs::metadata(file).map_err(|e| Error::reading(file, &e))?.len());
-    let file_bytes = source.files().iter().map(|f| size(f)).sum::<Result<u64>>()?;
+    let file_bytes = source.files().iter().map(|file| len(file)).sum::<Result<u64>>()?;
     Ok(Inspection {
         architecture: checkpoint.config().architecture,
         ortho: source.ortho(),

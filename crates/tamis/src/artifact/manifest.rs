@@ -4,8 +4,6 @@
 //! Knows no tensor data.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +11,7 @@ use serde_json::Value;
 
 use super::entry::TensorEntry;
 use super::work::Identity;
-use crate::disk::is_plain_name;
+use crate::disk::{is_plain_name, read_small};
 use crate::error::{Error, Result};
 
 /// Name of the manifest in the folder.
@@ -146,11 +144,5 @@ pub(super) fn pretty(value: &impl Serialize) -> Vec<u8> {
 
 /// Bytes of a JSON file of sane size.
 pub(super) fn read_json(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(|e| Error::reading(path, &e))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_JSON + 1).read_to_end(&mut bytes).map_err(|e| Error::reading(path, &e))?;
-    if bytes.len() as u64 > MAX_JSON {
-        return Err(Error::bad_data(format!("longer than {MAX_JSON} bytes")).file(path));
-    }
-    Ok(bytes)
+    read_small(path, MAX_JSON)
 }

@@ -46,10 +46,12 @@ pub(crate) struct Numbers(Container);
 impl Numbers {
     /// Opens the file. Errors: another digest.
     pub(crate) fn open(path: &Path, digest: &str) -> Result<Self> {
+        // The structure first: a file that is far too long is not hashed.
+        let container = Container::open(path)?;
         if sha256_file(path)?.0 != digest {
             return Err(Error::bad_data("the SHA-256 is not the one that was written down").file(path));
         }
-        Container::open(path).map(Self)
+        Ok(Self(container))
     }
 
     /// Reads the vector of this name. Errors: it is missing, of another length, or holds NaN or infinity.

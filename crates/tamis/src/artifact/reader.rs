@@ -17,7 +17,7 @@ use super::entry::{Stored, TensorEntry, Vector};
 use super::foreign;
 use super::manifest::{BASE, MANIFEST, Manifest, ORTHO, read_json};
 use super::work::WORK;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::load::{Ortho, TensorInfo, TensorSource};
 use crate::model::Weight;
 
@@ -43,12 +43,16 @@ pub struct ArtifactSource {
 
 /// Whether `folder` is an artifact or another program's packed folder, finished or not.
 pub fn is_artifact(folder: &Path) -> bool {
-    let labelled = || {
-        let bytes = read_json(&folder.join(MANIFEST)).ok()?;
-        let value: Value = serde_json::from_slice(&bytes).ok()?;
-        (value["format"] == "tamis").then_some(())
+    let label = |bytes: &[u8]| {
+        let value = serde_json::from_slice::<Value>(bytes).ok();
+        value.is_some_and(|value| value["format"] == "tamis")
     };
-    labelled().is_some() || folder.join(WORK).is_dir() || foreign::is_packed(folder)
+    let labelled = match read_json(&folder.join(MANIFEST)) {
+        Ok(bytes) => label(&bytes),
+        // Whoever opens the artifact hears why its manifest cannot be read.
+        Err(e) => e.kind() != Kind::Missing,
+    };
+    labelled || folder.join(WORK).is_dir() || foreign::is_packed(folder)
 }
 
 impl ArtifactSource {
@@ -139,7 +143,8 @@ impl ArtifactSource {
         for (name, Place { entry, file }) in &self.places {
             let file = &self.base[*file];
             let mut bytes = 0;
-            for slot in entry.slots()?.all() {
+            let slots = entry.slots().map_err(|e| e.or_file(file.path()).tensor(name))?;
+            for slot in slots.all() {
                 let container =
                     if slot.name.contains(".ortho_") { self.sidecar.as_ref() } else { Some(file) };
                 bytes += container.map_or(Ok(0), |c| c.entry(&slot.name).map(|e| e.bytes))?;

@@ -15,9 +15,9 @@ use super::entry::Stored;
 use super::manifest::{BASE, CONFIG, FileEntry, Manifest, ORTHO, read_json};
 use super::quantization;
 use super::reader::ArtifactSource;
-use crate::disk::digest::{CHUNK, Hasher, sha256_file};
+use crate::disk::digest::{CHUNK, Hasher, sha256_sized};
 use crate::error::{Error, Result};
-use crate::load::{Ortho, TensorSource as _};
+use crate::load::{Ortho, TensorSource as _, expected};
 use crate::model::{Config, Weight};
 
 /// What was verified.
@@ -65,14 +65,9 @@ pub fn verify(folder: &Path) -> Result<VerifyReport> {
 
 fn check_file(folder: &Path, name: &str, entry: &FileEntry, manifest: &Manifest) -> Result<()> {
     let path = folder.join(name);
-    let (sha256, bytes) = sha256_file(&path)?;
-    if (&sha256, bytes) == (&entry.sha256, entry.bytes) {
-        return Ok(());
-    }
     let again = "copy the artifact again, or make it again";
-    if bytes != entry.bytes {
-        let problem = format!("{bytes} bytes, the manifest says {}", entry.bytes);
-        return Err(Error::bad_data(problem).file(&path).offset(bytes.min(entry.bytes)).next(again));
+    if sha256_sized(&path, entry.bytes).map_err(|e| e.next(again))? == entry.sha256 {
+        return Ok(());
     }
     if name == BASE || name == ORTHO {
         find_damage(&path, manifest).map_err(|e| e.next(again))?;
@@ -111,38 +106,7 @@ fn check_config(folder: &Path, source: &ArtifactSource, manifest: &Manifest) -> 
         return Err(Error::bad_data("quantization_config does not describe the tensors").file(&path));
     }
     let config = Config::from_hf(&json).map_err(|e| e.or_file(&path))?;
-    for (name, shape) in expected_shapes(&config) {
-        let info = source.tensors().get(&name);
-        let missing = || Error::bad_data("the tensor is missing").file(folder.join(BASE)).tensor(&name);
-        info.ok_or_else(missing)?.expect_shape(&name, &shape)?;
-    }
-    Ok(())
-}
-
-/// Names and shapes of the matrices that every decoder of this configuration has.
-fn expected_shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
-    let names = config.architecture.family().names;
-    let weight = |name: &str, rows, cols| (format!("{name}.weight"), vec![rows, cols]);
-    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let mut all = vec![weight(names.embedding, config.vocab, config.embedding_width)];
-    if !config.tied {
-        all.push(weight(names.head, config.vocab, config.embedding_width));
-    }
-    for index in 0..config.layers.len() {
-        let mut add = |name: &str, rows, cols| {
-            all.push(weight(&format!("{}.{index}.{name}", names.block), rows, cols));
-        };
-        add(names.q, queries, config.hidden);
-        add(names.k, keys, config.hidden);
-        add(names.v, keys, config.hidden);
-        add(names.o, config.hidden, queries);
-        add(names.up, config.intermediate, config.hidden);
-        add(names.down, config.hidden, config.intermediate);
-        if let Some(gate) = names.gate.filter(|_| config.activation.gated()) {
-            add(gate, config.intermediate, config.hidden);
-        }
-    }
-    all
+    expected::check(&config, source, folder)
 }
 
 /// Bits after the last code of a row are zero: the same weights have one file.

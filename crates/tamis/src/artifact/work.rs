@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +17,7 @@ use super::entry::{Stored, TensorEntry};
 use super::manifest::{pretty, read_json};
 use crate::disk::atomic::{self, Pending};
 use crate::disk::digest::{Hasher, sha256_file};
-use crate::disk::{DataFile, RunFolder, inside};
+use crate::disk::{DataFile, RunFolder, inside, list};
 use crate::error::{Error, Result};
 
 /// Hashes of everything that decides the bytes of the artifact.
@@ -179,10 +178,9 @@ impl Work {
 
     fn scan(&self) -> Result<BTreeMap<Part, Record>> {
         let mut parts = BTreeMap::new();
-        let folder = self.folder.path();
-        for entry in fs::read_dir(folder).map_err(|e| Error::reading(folder, &e))? {
-            let name = entry.map_err(|e| Error::reading(folder, &e))?.file_name();
-            let stem = name.to_str().and_then(|n| n.strip_suffix(".json"));
+        for path in list(self.folder.path())? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let stem = name.and_then(|n| n.strip_suffix(".json"));
             let Some(part) = stem.and_then(Part::parse) else { continue };
             if let Some(record) = self.finished(part)? {
                 parts.insert(part, record);

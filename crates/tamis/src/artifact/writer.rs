@@ -6,7 +6,6 @@
 //! in place, all at once: until then what was there before is whole. Knows nothing of how tensors were compressed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -19,7 +18,7 @@ use super::work::{IDENTITY, Identity, Part, WORK, Work};
 use crate::disk::atomic::{self, Pending};
 use crate::disk::digest::{CHUNK, Hasher, sha256};
 use crate::disk::swap::{NEXT, Swap, roll_forward};
-use crate::disk::{self, create_folder, inside, is_plain_name};
+use crate::disk::{self, create_folder, inside, is_plain_name, list};
 use crate::error::{Error, Result};
 
 /// What to do with unfinished work of an earlier run.
@@ -279,10 +278,8 @@ fn check_folder(folder: &Path, fresh: bool, existing: Existing) -> Result<()> {
                 .next("`--overwrite` replaces it; another output folder keeps it")),
         };
     }
-    let entries = fs::read_dir(folder).map_err(|e| Error::reading(folder, &e))?;
-    for entry in entries {
-        let name = entry.map_err(|e| Error::reading(folder, &e))?.file_name();
-        let name = name.to_string_lossy();
+    for path in list(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let is_model = name == CONFIG || name.ends_with(".safetensors") || name.ends_with(".gguf");
         if fresh && is_model {
             return Err(Error::usage(format!("the folder holds another model ({name})"))

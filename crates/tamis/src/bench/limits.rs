@@ -2,6 +2,7 @@
 //! looked up: the best of a few short runs of kernels that do nothing else.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use tamis_kernels::roofline::{CHAINS, arithmetic, read};
 pub use tamis_kernels::roofline::Unit;
 
 use super::{Case, TestCost};
+use crate::disk::read_text;
 use crate::error::{Error, Kind, Result};
 use crate::ops::{Isa, Precision};
 
@@ -224,7 +226,7 @@ fn sizes(threads: NonZeroUsize, free: Option<u64>) -> Vec<usize> {
 
 /// Bytes that can be allocated without driving anything out, where the system tells (Linux).
 fn free_memory() -> Option<u64> {
-    available(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    available(&read_text(Path::new("/proc/meminfo"), 1 << 20).ok()?)
 }
 
 fn available(meminfo: &str) -> Option<u64> {

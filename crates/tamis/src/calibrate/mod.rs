@@ -5,7 +5,7 @@ mod text;
 mod walk;
 mod windows;
 
-pub use text::{Document, read_documents};
+pub use text::{Document, Documents, read_documents, read_text};
 pub use walk::{Replace, Walk};
 pub(crate) use windows::below;
 pub use windows::{Windows, choose_apart, choose_windows};

@@ -1,11 +1,11 @@
 //! SHA-256 as lower-case hex, of bytes and of files.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::DataFile;
 use crate::error::{Error, Result};
 
 /// Bytes read or copied at a time.
@@ -33,11 +33,23 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// SHA-256 and length of a file, read in pieces.
 pub fn sha256_file(path: &Path) -> Result<(String, u64)> {
-    let failed = |e: &std::io::Error| Error::reading(path, e);
-    let mut file = File::open(path).map_err(|e| failed(&e))?;
+    hashed(&DataFile::open(path)?)
+}
+
+/// SHA-256 of a file that must have `bytes` bytes: of another length, nothing is read.
+pub fn sha256_sized(path: &Path, bytes: u64) -> Result<String> {
+    let file = DataFile::open(path)?;
+    if file.len() != bytes {
+        let problem = format!("{} bytes, and {bytes} were recorded", file.len());
+        return Err(Error::bad_data(problem).file(path).offset(bytes.min(file.len())));
+    }
+    hashed(&file).map(|(digest, _)| digest)
+}
+
+fn hashed(file: &DataFile) -> Result<(String, u64)> {
     let (mut hasher, mut length, mut piece) = (Hasher::default(), 0, vec![0; CHUNK]);
     loop {
-        let n = file.read(&mut piece).map_err(|e| failed(&e))?;
+        let n = file.file().read(&mut piece).map_err(|e| Error::reading(file.path(), &e))?;
         if n == 0 {
             return Ok((hasher.hex(), length));
         }
@@ -63,5 +75,15 @@ mod tests {
         let bytes = vec![7; CHUNK + 3];
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(sha256_file(&path).unwrap(), (sha256(&bytes), bytes.len() as u64));
+        assert_eq!(sha256_sized(&path, bytes.len() as u64).unwrap(), sha256(&bytes));
+    }
+
+    /// Hashing a TiB takes half an hour; comparing lengths takes none.
+    #[test]
+    fn another_length_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(sha256_sized(&path, 7).unwrap_err().kind(), crate::Kind::BadData);
     }
 }

@@ -1,7 +1,7 @@
-//! Folders that are written to: made, or refused before work begins.
+//! Folders and links: made, or refused before work begins; what is in them, and where they lead.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 
@@ -22,6 +22,24 @@ pub fn check_folder(path: &Path) -> Result<()> {
         Ok(_) => Err(Error::new(Kind::CannotWrite, "is no folder").file(there)),
         Err(e) => Err(Error::creating(there, &e)),
     }
+}
+
+/// What lies in a folder, by name.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e: std::io::Error| Error::reading(folder, &e);
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        paths.push(entry.map_err(failed)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Where a link leads, as it is written; none where `path` is no link.
+pub(crate) fn link(path: &Path) -> Result<Option<PathBuf>> {
+    let failed = |e: std::io::Error| Error::reading(path, &e);
+    let is_link = std::fs::symlink_metadata(path).map_err(failed)?.is_symlink();
+    is_link.then(|| std::fs::read_link(path).map_err(failed)).transpose()
 }
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ impl<'a> Rewrite<'a> {
         notes: Notes,
         policy: (Resume, Existing),
     ) -> Result<Self> {
+        checkpoint.check_carried()?;
         let mut writer = Writer::create_or_resume(output, &notes.identity(checkpoint)?, policy)?;
         let names = checkpoint.tensors().tensors().keys();
         writer.retain(&|part| {

@@ -30,8 +30,22 @@ const CONFIG_LIMIT: u64 = 1 << 20;
 /// damaged; settings other than plain LoRA; tensors that belong to no linear layer of a block, or
 /// that are of another shape than settings and model ask for.
 pub fn open_adapter(folder: &Path, config: &Config) -> Result<Adapter> {
+    read(folder, |_| linears(config))
+}
+
+/// Reads the adapter in `folder` for whatever model has the linear layers that it names. Errors as for
+/// [`open_adapter`], but for the model.
+pub(super) fn read_adapter(folder: &Path) -> Result<Adapter> {
+    read(folder, own_linears)
+}
+
+/// Outputs and inputs of linear layers by name.
+type Shapes = BTreeMap<String, (usize, usize)>;
+
+fn read(folder: &Path, shapes: impl FnOnce(&SafetensorsSource) -> Shapes) -> Result<Adapter> {
     let (settings, weights) = files(folder)?;
-    let shapes = linears(config);
+    let source = SafetensorsSource::open_files(std::slice::from_ref(&weights))?;
+    let shapes = shapes(&source);
     let bytes = read_small(&settings, CONFIG_LIMIT)?;
     let parsed = AdapterConfig::parse(&bytes).map_err(|e| e.or_file(&settings))?;
     let targets = parsed.targets(shapes.keys().map(String::as_str));
@@ -42,7 +56,6 @@ pub fn open_adapter(folder: &Path, config: &Config) -> Result<Adapter> {
             .file(&settings)
             .next("use the model that the adapter belongs to"));
     }
-    let source = SafetensorsSource::open_files(std::slice::from_ref(&weights))?;
     check_owners(&source, &targets)?;
     let mut parts = Vec::new();
     for (name, target) in targets {
@@ -55,10 +68,24 @@ pub fn open_adapter(folder: &Path, config: &Config) -> Result<Adapter> {
 }
 
 /// Outputs and inputs of every linear layer of the blocks.
-fn linears(config: &Config) -> BTreeMap<String, (usize, usize)> {
+fn linears(config: &Config) -> Shapes {
     let roles = || Role::ALL.into_iter().filter(|role| role.is_in(config));
     let block = |index| roles().map(move |role| (role.name(config, index), role.shape(config)));
     (0..config.layers.len()).flat_map(block).collect()
+}
+
+/// What the matrices themselves say; 0 for a size that no matrix gives.
+fn own_linears(source: &SafetensorsSource) -> Shapes {
+    let mut shapes = Shapes::new();
+    for (tensor, info) in source.tensors() {
+        let Some(name) = tensor.strip_prefix(PREFIX) else { continue };
+        if let Some(name) = name.strip_suffix(ENDS[0]) {
+            shapes.entry(name.to_owned()).or_default().1 = info.shape.last().copied().unwrap_or(0);
+        } else if let Some(name) = name.strip_suffix(ENDS[1]) {
+            shapes.entry(name.to_owned()).or_default().0 = info.shape.first().copied().unwrap_or(0);
+        }
+    }
+    shapes
 }
 
 fn files(folder: &Path) -> Result<(PathBuf, PathBuf)> {

@@ -1,5 +1,6 @@
 //! Identities of a model: a cheap one, enough to notice that other files lie there now, and one that no change escapes.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -47,10 +48,9 @@ pub(super) fn digest(model: &Path, weights: impl Iterator<Item = PathBuf>) -> Re
     Ok(sha256(digests?.concat().as_bytes()))
 }
 
-fn files(model: &Path, weights: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = weights.collect();
+/// The files of a model that decide what it does.
+pub(super) fn files(model: &Path, weights: impl Iterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
+    let mut files: BTreeSet<PathBuf> = weights.collect();
     files.extend(TEXT_FILES.iter().map(|name| model.join(name)).filter(|path| path.is_file()));
-    files.sort();
-    files.dedup();
     files
 }

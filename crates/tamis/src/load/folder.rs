@@ -162,6 +162,14 @@ impl TensorSource for SafetensorsSource {
         &self.tensors
     }
 
+    fn check(&self, name: &str) -> Result<()> {
+        let (file, entry) = self.find(name)?;
+        match entry.dtype.as_str() {
+            "F32" | "F16" | "BF16" => Ok(()),
+            other => Err(unsupported(file, name, other)),
+        }
+    }
+
     fn weight(&self, name: &str) -> Result<Weight> {
         let (file, entry) = self.find(name)?;
         let (rows, cols) = expect_matrix(name, &entry.shape).map_err(|e| e.file(file.path()))?;

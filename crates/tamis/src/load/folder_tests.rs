@@ -1,11 +1,42 @@
 //! Folders of shards, and what is refused in them.
 
 use half::{bf16, f16};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
 use crate::Kind;
 use crate::units::Alpha;
+
+/// Name, type, shape and bytes of a tensor.
+pub(crate) type Given<'a> = (&'a str, &'a str, &'a [usize], Vec<u8>);
+
+/// A Llama of width 4 with so many blocks, all weights 1, but for the tensors that are `given`.
+pub(crate) fn tiny_llama(layers: usize, given: &[Given<'_>]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({
+        "model_type": "llama", "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": layers,
+        "num_attention_heads": 1, "vocab_size": 4,
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let mut names: Vec<(String, &[usize])> =
+        ["model.embed_tokens", "lm_head"].map(|n| (n.into(), &[4, 4][..])).into();
+    names.push(("model.norm".into(), &[4]));
+    for index in 0..layers {
+        let linears =
+            ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down"];
+        names.extend(linears.map(|n| (format!("model.layers.{index}.{n}_proj"), &[4, 4][..])));
+        let norms = ["input_layernorm", "post_attention_layernorm"];
+        names.extend(norms.map(|n| (format!("model.layers.{index}.{n}"), &[4][..])));
+    }
+    names.iter_mut().for_each(|(name, _)| name.push_str(".weight"));
+    let ones = |shape: &[usize]| f32s(&vec![1.0; shape.iter().product()]);
+    let usual = names.iter().filter(|(name, _)| given.iter().all(|(other, ..)| other != name));
+    let usual = usual.map(|(name, shape)| (name.as_str(), "F32", *shape, ones(shape)));
+    let tensors: Vec<Given<'_>> = usual.chain(given.iter().cloned()).collect();
+    std::fs::write(folder.path().join("model.safetensors"), safetensors_file(&tensors)).unwrap();
+    folder
+}
 
 /// A safetensors file of `(name, dtype, shape, bytes)`.
 pub(crate) fn safetensors_file(tensors: &[(&str, &str, &[usize], Vec<u8>)]) -> Vec<u8> {

@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-use crate::disk::read_small;
+use crate::disk::{DataFile, link, list, read_small};
 use crate::error::{Error, Result};
 
 const SCHEME: &str = "hf://";
@@ -82,7 +82,7 @@ impl HubModel {
         if snapshot.join("config.json").exists() && !only_gguf_weights(&snapshot) {
             return Ok(snapshot);
         }
-        let mut gguf = files(&snapshot)?;
+        let mut gguf = list(&snapshot)?;
         gguf.retain(|path| path.extension().is_some_and(|e| e == "gguf"));
         match &gguf[..] {
             [one] => Ok(one.clone()),
@@ -183,30 +183,16 @@ fn cache_folder(env: Env) -> Result<PathBuf> {
         })
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e: std::io::Error| Error::reading(folder, &e);
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        paths.push(entry.map_err(failed)?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
 fn only_gguf_weights(snapshot: &Path) -> bool {
     let has =
-        |end: &str| files(snapshot).is_ok_and(|f| f.iter().any(|p| p.extension().is_some_and(|e| e == end)));
+        |end: &str| list(snapshot).is_ok_and(|f| f.iter().any(|p| p.extension().is_some_and(|e| e == end)));
     has("gguf") && !has("safetensors")
 }
 
 /// Every link of a snapshot must lead to a plain blob of the same repository.
 fn check_links(snapshot: &Path) -> Result<()> {
-    for path in files(snapshot)? {
-        let failed = |e: std::io::Error| Error::reading(&path, &e);
-        if !std::fs::symlink_metadata(&path).map_err(failed)?.is_symlink() {
-            continue;
-        }
-        let target = std::fs::read_link(&path).map_err(failed)?;
+    for path in list(snapshot)? {
+        let Some(target) = link(&path)? else { continue };
         let blob = snapshot.join(&target);
         if !is_blob_link(&target) {
             return Err(Error::bad_data(format!(
@@ -216,15 +202,11 @@ fn check_links(snapshot: &Path) -> Result<()> {
             .file(&path)
             .next("delete the model from the cache and fetch it again"));
         }
-        match std::fs::symlink_metadata(&blob) {
-            Ok(metadata) if metadata.is_file() => {}
-            Ok(_) => return Err(Error::bad_data("a blob that is not a file").file(&blob)),
-            Err(e) => {
-                return Err(
-                    Error::reading(&blob, &e).next("fetch the model again: its download is not complete")
-                );
-            }
+        let incomplete = "fetch the model again: its download is not complete";
+        if link(&blob).map_err(|e| e.next(incomplete))?.is_some() {
+            return Err(Error::bad_data("a blob that is not a file").file(&blob));
         }
+        DataFile::open(&blob)?;
     }
     Ok(())
 }

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 pub mod adapter;
 mod adapter_config;
 pub mod chat;
+pub mod examine;
+pub(crate) mod expected;
 mod fingerprint;
 pub mod folder;
 pub mod gguf;
@@ -57,6 +59,10 @@ pub trait TensorSource: Send + Sync + std::fmt::Debug {
     fn weight(&self, name: &str) -> Result<Weight>;
     /// Reads a one-dimensional tensor as f32. Errors as for `weight`.
     fn vector(&self, name: &str) -> Result<Vec<f32>>;
+    /// Refuses, from the index alone, a tensor of a type that `weight` or `vector` would refuse.
+    fn check(&self, _name: &str) -> Result<()> {
+        Ok(())
+    }
     /// Whether an ortho stream lies on top of the base.
     fn ortho(&self) -> Ortho {
         Ortho::None
@@ -140,7 +146,7 @@ impl Checkpoint {
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
         match &self.text {
             TextSide::Folder(folder) => ChatTemplate::from_hf_folder(folder),
-            TextSide::Gguf(metadata) => ChatTemplate::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
+            TextSide::Gguf(metadata) => ChatTemplate::from_gguf(metadata, &self.path),
         }
     }
     /// A cheap identity: SHA-256 over name, size and first MiB of every file. Changes

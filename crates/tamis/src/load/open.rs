@@ -6,7 +6,7 @@ use super::folder::SafetensorsSource;
 use super::gguf::{GgufFile, GgufSource, Metadata, RotaryRows};
 use super::sniff::{Found, sniff};
 use super::tokenizer::read_json;
-use super::{Checkpoint, hub};
+use super::{Checkpoint, expected, hub};
 use crate::artifact::ArtifactSource;
 use crate::error::{Error, Result};
 use crate::model::architecture::GgufRotary;
@@ -28,7 +28,11 @@ pub(super) fn open(spec: &str) -> Result<Checkpoint> {
         Found::HuggingFace(path) => open_folder(&path),
         Found::Artifact(path) => open_artifact(&path),
     };
-    opened.map_err(|e| hub::explain(spec, e))
+    let checked = opened.and_then(|opened| {
+        expected::check(opened.config(), opened.tensors(), opened.path())?;
+        Ok(opened)
+    });
+    checked.map_err(|e| hub::explain(spec, e))
 }
 
 fn open_folder(path: &Path) -> Result<Checkpoint> {
@@ -48,7 +52,7 @@ fn open_folder(path: &Path) -> Result<Checkpoint> {
 fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let file = GgufFile::open(path)?;
     let metadata = file.header().metadata.clone();
-    if metadata.usize("split.count")?.is_some_and(|n| n > 1) {
+    if metadata.usize("split.count").map_err(|e| e.or_file(path))?.is_some_and(|n| n > 1) {
         return Err(Error::bad_data("one part of a split GGUF")
             .file(path)
             .next("join it: gguf-split --merge"));

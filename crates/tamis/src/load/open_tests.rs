@@ -6,7 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::load::folder::tests::{f32s, safetensors_file};
+use crate::load::folder::tests::{f32s, tiny_llama};
 use crate::load::gguf::writer::Writer;
 use crate::load::testdata;
 use crate::model::architecture::NormStorage;
@@ -21,10 +21,8 @@ fn config() -> serde_json::Value {
 }
 
 fn folder(config: &serde_json::Value) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tiny_llama(1, &[]);
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    let weights = safetensors_file(&[("model.norm.weight", "F32", &[4], f32s(&[1.0; 4]))]);
-    std::fs::write(folder.path().join("model.safetensors"), weights).unwrap();
     folder
 }
 
@@ -117,6 +115,19 @@ fn numbered(rows: usize) -> Vec<u8> {
     f32s(&(0..rows * 32).map(|i| (i / 32) as f32).collect::<Vec<_>>())
 }
 
+/// With every tensor that it needs and `writer` has not.
+fn whole_gguf(mut writer: Writer, has: &[&str]) -> Writer {
+    for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+        if !has.contains(&name) {
+            writer = writer.tensor(&format!("blk.0.{name}.weight"), &[32, 32], 0, &numbered(32));
+        }
+    }
+    for name in ["blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"] {
+        writer = writer.tensor(&format!("{name}.weight"), &[32], 0, &numbered(1));
+    }
+    writer.tensor("token_embd.weight", &[32, 4], 0, &numbered(4))
+}
+
 fn open_gguf_bytes(bytes: &[u8]) -> Result<Checkpoint> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
@@ -125,8 +136,7 @@ fn open_gguf_bytes(bytes: &[u8]) -> Result<Checkpoint> {
 
 #[test]
 fn gguf_rows_are_put_back_and_nan_is_found() {
-    let writer = tiny_gguf().tensor("blk.0.attn_q.weight", &[32, 32], 0, &numbered(32));
-    let writer = writer.tensor("blk.0.attn_v.weight", &[32, 32], 0, &numbered(32));
+    let writer = whole_gguf(tiny_gguf(), &[]);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), writer.clone().finish()).unwrap();
     let model = open_path(file.path()).unwrap();
@@ -139,9 +149,9 @@ fn gguf_rows_are_put_back_and_nan_is_found() {
     assert_eq!(first("q_proj"), halves(0).chain(halves(1)).collect::<Vec<_>>());
     assert_eq!(first("v_proj"), (0..32).collect::<Vec<_>>());
 
-    let mut block = vec![0u8; 18];
+    let mut block = vec![0u8; 4 * 18];
     block[..2].copy_from_slice(&[0, 0x7e]); // an f16 NaN
-    let bytes = writer.tensor("output.weight", &[32, 1], 2, &block).finish();
+    let bytes = writer.tensor("output.weight", &[32, 4], 2, &block).finish();
     std::fs::write(file.path(), bytes).unwrap();
     let model = open_path(file.path()).unwrap();
     assert!(!model.config().tied);
@@ -158,6 +168,7 @@ fn gguf_refusals() {
         (tiny_gguf().int("llama.expert_count", 8).finish(), "experts"),
         (tiny_gguf().int("split.count", 2).finish(), "split"),
         (tiny_gguf().text("llama.rope.scaling.type", "yarn").finish(), "yarn"),
+        (whole_gguf(tiny_gguf(), &["ffn_up"]).finish(), "mlp.up_proj.weight: missing"),
         (tiny_gguf().tensor("rope_freqs.weight", &[8], 0, &f32s(&[3.0; 8])).finish(), "no known rule"),
         (tiny_gguf().tensor("blk.0.attn_q.weight", &[32, 24], 0, &numbered(24)).finish(), "whole heads"),
     ] {
@@ -165,7 +176,7 @@ fn gguf_refusals() {
         assert_eq!(error.exit_code(), 65, "{error}");
         assert!(error.to_string().contains(word), "{word}: {error}");
     }
-    let error = open_gguf_bytes(&tiny_gguf().finish()).unwrap().tokenizer().unwrap_err();
+    let error = open_gguf_bytes(&whole_gguf(tiny_gguf(), &[]).finish()).unwrap().tokenizer().unwrap_err();
     assert_eq!(error.exit_code(), 66);
 }
 

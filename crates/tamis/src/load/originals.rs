@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Checkpoint;
 use super::open::TextSide;
 use super::tokenizer::read_json;
+use crate::disk::read_small;
 use crate::error::{Error, Result};
 use crate::model::hf_config::to_hf;
 
@@ -38,6 +39,12 @@ impl Checkpoint {
             }
             TextSide::Gguf(_) => to_hf(&self.config).map_err(|e| e.or_file(&self.path)),
         }
+    }
+
+    /// Errors that whoever writes this model again would meet at the end of the work.
+    pub fn check_carried(&self) -> Result<()> {
+        self.hf_config()?;
+        self.text_files().map(drop)
     }
 
     /// Tokenizer, its configuration, generation defaults and chat template, by file name.
@@ -75,11 +82,9 @@ fn copied(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::new();
     for name in COPIED {
         let path = folder.join(name);
-        let Ok(meta) = std::fs::metadata(&path) else { continue };
-        if meta.len() > LIMIT {
-            return Err(Error::bad_data(format!("{} bytes are too many for {name}", meta.len())).file(path));
+        if path.exists() {
+            files.insert(name.to_owned(), read_small(&path, LIMIT)?);
         }
-        files.insert(name.to_owned(), std::fs::read(&path).map_err(|e| Error::reading(&path, &e))?);
     }
     Ok(files)
 }

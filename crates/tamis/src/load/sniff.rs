@@ -1,11 +1,10 @@
 //! What a path holds, by content: names only help to word a refusal.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::gguf;
-use crate::error::{Error, Result};
+use crate::disk::{DataFile, list};
+use crate::error::{Error, Kind, Result};
 
 /// A kind of model on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,14 +19,7 @@ pub(super) enum Found {
 
 /// Looks at a path.
 pub(super) fn sniff(path: &Path) -> Result<Found> {
-    let metadata = std::fs::metadata(path).map_err(|e| {
-        let error = Error::reading(path, &e);
-        match e.kind() {
-            std::io::ErrorKind::NotFound => error.next("give a model folder, a GGUF file or hf://org/name"),
-            _ => error,
-        }
-    })?;
-    if metadata.is_dir() { folder(path) } else { file(path) }
+    if path.is_dir() { folder(path) } else { file(path) }
 }
 
 fn folder(path: &Path) -> Result<Found> {
@@ -45,20 +37,15 @@ fn folder(path: &Path) -> Result<Found> {
 }
 
 fn only_gguf(folder: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(folder).ok()?;
-    let mut paths: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-    paths.retain(|p| p.extension().is_some_and(|e| e == "gguf"));
-    paths.sort();
-    paths.into_iter().next()
+    list(folder).ok()?.into_iter().find(|path| path.extension().is_some_and(|e| e == "gguf"))
 }
 
 fn file(path: &Path) -> Result<Found> {
-    if !path.metadata().is_ok_and(|m| m.is_file()) {
-        return Err(Error::bad_data("neither a file nor a folder").file(path));
-    }
-    let mut start = Vec::new();
-    let read = File::open(path).and_then(|f| f.take(16).read_to_end(&mut start));
-    read.map_err(|e| Error::reading(path, &e))?;
+    let file = DataFile::open(path).map_err(|e| match e.kind() {
+        Kind::Missing => e.next("give a model folder, a GGUF file or hf://org/name"),
+        _ => e,
+    })?;
+    let start = file.read::<u8>(0, file.len().min(16) as usize)?;
     if start.starts_with(&gguf::MAGIC) {
         return Ok(Found::Gguf(path.to_path_buf()));
     }

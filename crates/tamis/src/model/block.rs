@@ -109,6 +109,24 @@ impl NormRole {
         };
         format!("{}.{index}.{relative}", names.block)
     }
+    /// Whether blocks of this model have this norm.
+    pub fn is_in(self, config: &Config) -> bool {
+        let names = config.architecture.family().names;
+        let both = config.placement == NormPlacement::Both;
+        match self {
+            Self::Attention | Self::Mlp => true,
+            Self::Query | Self::Key => config.qk_norm,
+            Self::PostAttention => both && names.post_attention_norm.is_some(),
+            Self::PostMlp => both && names.post_mlp_norm.is_some(),
+        }
+    }
+    /// Features that it goes over.
+    pub fn width(self, config: &Config) -> usize {
+        match self {
+            Self::Query | Self::Key => config.head_dim,
+            _ => config.hidden,
+        }
+    }
 }
 
 /// Weights of a block.
@@ -159,32 +177,28 @@ impl Block {
     /// Reads block `index`.
     pub fn load(checkpoint: &Checkpoint, index: usize) -> Result<Self> {
         let config = checkpoint.config();
-        let names = config.architecture.family().names;
-        let name = |relative: &str| format!("{}.{index}.{relative}", names.block);
-        let hidden = config.hidden;
         let linear = |role: Role| {
             let (out, cols) = role.shape(config);
             checkpoint.linear(&role.name(config, index), out, cols)
         };
-        let norm = |relative: &str, width| checkpoint.norm(&name(relative), width, config.norm);
-        let optional = |relative: Option<&str>| relative.map(|r| norm(r, hidden)).transpose();
-        let head_norm = |relative: &str| config.qk_norm.then(|| norm(relative, config.head_dim)).transpose();
-        let both = config.placement == NormPlacement::Both;
+        let norm =
+            |role: NormRole| checkpoint.norm(&role.name(config, index), role.width(config), config.norm);
+        let optional = |role: NormRole| role.is_in(config).then(|| norm(role)).transpose();
         Ok(Self {
             layer: config.layers[index],
-            attention_norm: norm(names.attention_norm, hidden)?,
+            attention_norm: norm(NormRole::Attention)?,
             q: linear(Role::Q)?,
             k: linear(Role::K)?,
             v: linear(Role::V)?,
             o: linear(Role::O)?,
-            q_norm: head_norm(names.q_norm)?,
-            k_norm: head_norm(names.k_norm)?,
-            post_attention_norm: optional(names.post_attention_norm.filter(|_| both))?,
-            mlp_norm: norm(names.mlp_norm, hidden)?,
+            q_norm: optional(NormRole::Query)?,
+            k_norm: optional(NormRole::Key)?,
+            post_attention_norm: optional(NormRole::PostAttention)?,
+            mlp_norm: norm(NormRole::Mlp)?,
             gate: Role::Gate.is_in(config).then(|| linear(Role::Gate)).transpose()?,
             up: linear(Role::Up)?,
             down: linear(Role::Down)?,
-            post_mlp_norm: optional(names.post_mlp_norm.filter(|_| both))?,
+            post_mlp_norm: optional(NormRole::PostMlp)?,
         })
     }
 

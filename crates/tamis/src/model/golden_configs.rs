@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::hf_config::to_hf;
 use super::{Architecture, Config};
+use crate::disk::read_small;
 
 /// A JSON file below `tests/golden/models`.
 pub(super) fn read(file: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models").join(file);
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    serde_json::from_slice(&read_small(&path, 1 << 20).unwrap()).unwrap()
 }
 
 /// The configuration of a model, which its transformers 5 file, its transformers 4 file and

@@ -35,6 +35,8 @@ use plan::{Data, Plan};
 
 /// Bytes of synthetic validation text.
 const VALIDATION: usize = 200_000;
+/// Largest tokenizer that is read.
+const TOKENIZER_LIMIT: u64 = 256 << 20;
 /// Folder of the untrained model inside the output folder.
 const START: &str = ".start";
 const PLAN: &str = "plan.json";
@@ -111,22 +113,31 @@ impl Prepared {
         let raw = Raw::read(&plan.data)?;
         let folder = work.entry("model")?;
         if !folder.join(MANIFEST).exists() {
-            start::write(plan, raw.files(&plan.data)?, &folder)?;
+            let [.., tokenizer] = plan.data.files();
+            start::write(plan, raw.files(&plan.data)?, &folder).map_err(about(tokenizer))?;
         }
         let start = Checkpoint::open(&folder.to_string_lossy())?;
         let tokenizer = start.tokenizer()?;
         let stream = |texts: &[String]| tokenizer::token_stream(&tokenizer, texts.iter().map(String::as_str));
         let length = plan.model.context;
-        let mut valid = stream(&raw.valid)?;
+        let [train_file, valid_file, _] = plan.data.files();
+        let mut valid = stream(&raw.valid).map_err(about(valid_file))?;
         let windows = (valid.len() / length).min(plan.training.windows);
         if windows == 0 {
-            return Err(Error::bad_data("the validation text holds no window of the model's context"));
+            let none = Error::bad_data("the validation text holds no window of the model's context");
+            return Err(about(valid_file)(none.next("give more text, or a model with a smaller context")));
         }
         valid.truncate(windows * length);
-        let texts = Texts { train: Sequences::new(stream(&raw.train)?, length)?, valid, also: None };
+        let train = stream(&raw.train).and_then(|tokens| Sequences::new(tokens, length));
+        let texts = Texts { train: train.map_err(about(train_file))?, valid, also: None };
         let settings = settings(plan, &texts);
         Ok(Self { start, texts, settings })
     }
+}
+
+/// Names the file that an error is about, where there is one.
+fn about(file: Option<&Path>) -> impl Fn(Error) -> Error {
+    move |e| file.map_or(e.clone(), |file| e.about(file))
 }
 
 /// Texts before they are tokens.
@@ -159,7 +170,7 @@ impl Raw {
 
     /// Tokenizer and its configuration.
     fn files(&self, data: &Data) -> Result<Vec<(String, Vec<u8>)>> {
-        let read = |path: &Path| std::fs::read(path).map_err(|e| Error::reading(path, &e));
+        let read = |path: &Path| read_small(path, TOKENIZER_LIMIT);
         let (json, config) = match data {
             Data::Nano(_) => (tokenizer::train(self.public.iter().map(String::as_str))?, tokenizer::config()),
             Data::Files { tokenizer, .. } => {

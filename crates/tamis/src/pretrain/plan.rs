@@ -25,8 +25,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::read_text;
 use crate::error::{Error, Kind, Result};
 use crate::nano::CorpusPlan;
+use crate::recipe::MAX_BYTES;
 use crate::recover::settings::{Optimiser, Schedule};
 
 /// A whole configuration.
@@ -81,6 +83,16 @@ pub enum Data {
         /// A `tokenizer.json`.
         tokenizer: PathBuf,
     },
+}
+
+impl Data {
+    /// Training text, validation text and tokenizer; none where they are made.
+    pub fn files(&self) -> [Option<&Path>; 3] {
+        match self {
+            Self::Nano(_) => [None; 3],
+            Self::Files { train, valid, tokenizer } => [train, valid, tokenizer].map(|file| Some(&**file)),
+        }
+    }
 }
 
 /// A synthetic corpus.
@@ -160,8 +172,7 @@ impl Training {
 impl Plan {
     /// Reads a file.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::reading(path, &e))?;
-        Self::parse(&text, path)
+        Self::parse(&read_text(path, MAX_BYTES)?, path)
     }
 
     /// Reads a text that came from `origin`. Errors name the line.

@@ -34,8 +34,6 @@ mod parse;
 mod pattern;
 mod resolve;
 
-use std::fs::File;
-use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +49,7 @@ use crate::compress::{
     TensorPlan, Update,
 };
 use crate::disk::digest::sha256;
+use crate::disk::read_text;
 use crate::error::{Error, Kind, Result};
 use crate::units::{Bits, Damping, Density, GroupSize, Sparsity};
 
@@ -234,11 +233,10 @@ impl Recipe {
     /// Reads a recipe file; the format follows the extension, or the text where it has
     /// neither `.toml` nor `.yaml`/`.yml`.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::reading(path, &e))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::reading(path, &e))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Error::new(Kind::Recipe, "a recipe is UTF-8 text, this file is not").file(path))?;
+        let text = read_text(path, MAX_BYTES).map_err(|e| match e.kind() {
+            Kind::BadData => e.of_kind(Kind::Recipe),
+            _ => e,
+        })?;
         let format = Format::of(path, &text);
         Self::parse(&text, format, path)
     }

@@ -1,8 +1,6 @@
 //! `metrics.jsonl`: one line a step and one a validation, in order, without what a killed run did after its
 //! last save; and the same numbers as a TensorBoard event file. Knows no model.
 
-use std::fs::File;
-use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,7 +9,7 @@ use serde_json::{Value, json};
 use super::crown::Losses;
 use super::report::Point;
 use super::tensorboard::EventWriter;
-use crate::disk::{atomic, open_kept, read_text};
+use crate::disk::{Growing, atomic, read_text};
 use crate::error::{Error, Result};
 
 /// Name of the file.
@@ -23,7 +21,7 @@ const LONGEST: u64 = 1 << 30;
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
-    file: File,
+    file: Growing,
     events: EventWriter,
 }
 
@@ -36,13 +34,13 @@ impl Log {
             None => atomic::remove(&path)?,
         }
         let events = EventWriter::create(output, SystemTime::now())?;
-        Ok(Self { file: append(&path)?, path, events })
+        Ok(Self { file: Growing::open(&path)?, path, events })
     }
 
     /// Goes back to `step`.
     pub fn rewind(&mut self, step: usize) -> Result<()> {
         truncate(&self.path, step)?;
-        self.file = append(&self.path)?;
+        self.file = Growing::open(&self.path)?;
         Ok(())
     }
 
@@ -99,7 +97,7 @@ impl Log {
     }
 
     fn line(&mut self, value: Value) -> Result<()> {
-        writeln!(self.file, "{value}").map_err(|e| Error::writing(&self.path, &e))
+        self.file.append(format!("{value}\n").as_bytes())
     }
 }
 
@@ -131,12 +129,6 @@ pub fn join(output: &Path, logs: &[(PathBuf, usize)]) -> Result<()> {
         before += steps;
     }
     Ok(())
-}
-
-fn append(path: &Path) -> Result<File> {
-    let mut file = open_kept(path)?;
-    file.seek(SeekFrom::End(0)).map_err(|e| Error::writing(path, &e))?;
-    Ok(file)
 }
 
 fn truncate(path: &Path, step: usize) -> Result<()> {

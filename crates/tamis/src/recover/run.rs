@@ -22,7 +22,7 @@ use super::trainable::{Method, prepare};
 use super::trainer::{Ended, Progress, Texts, Trainer, violations};
 use crate::artifact::{Existing, MANIFEST, Resume, WORK, check_free, discard};
 use crate::disk::digest::sha256;
-use crate::disk::{atomic, inside};
+use crate::disk::{atomic, inside, list};
 use crate::error::{Error, Kind, Result};
 use crate::job::rewrite::Notes;
 use crate::load::Checkpoint;
@@ -342,12 +342,9 @@ impl Run<'_> {
 
     /// Removes what an earlier run kept beside its best.
     fn remove_others(&self) -> Result<()> {
-        let entries = std::fs::read_dir(self.output).map_err(|e| Error::reading(self.output, &e))?;
-        for entry in entries {
-            let name = entry.map_err(|e| Error::reading(self.output, &e))?.file_name();
-            let Some(name) = name.to_str() else { continue };
+        for path in list(self.output)? {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             let is_step = name.strip_prefix(KEPT).is_some_and(|step| step.parse::<usize>().is_ok());
-            let path = self.output.join(name);
             let ours = || [MANIFEST, ADAPTER_CONFIG, WORK].iter().any(|name| path.join(name).exists());
             if is_step && ours() {
                 atomic::remove_folder(self.output, name, MANIFEST)?;

@@ -6,12 +6,10 @@
 //!
 //! Source: `tensorflow/core/lib/io/record_writer.h`, `tensorflow/core/util/event.proto`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::disk::{atomic, create_folder};
+use crate::disk::{Growing, create_folder, read_text};
 use crate::error::{Error, Result};
 
 /// What the first record says.
@@ -24,8 +22,7 @@ const SAME_SECOND: u32 = 1000;
 /// An event file that is being written.
 #[derive(Debug)]
 pub struct EventWriter {
-    file: File,
-    path: PathBuf,
+    file: Growing,
 }
 
 impl EventWriter {
@@ -36,16 +33,10 @@ impl EventWriter {
         let stem = format!("events.out.tfevents.{:010.0}.{}", seconds(started).floor(), host());
         for count in 0..SAME_SECOND {
             let name = if count == 0 { stem.clone() } else { format!("{stem}.{count}") };
-            let path = folder.join(name);
-            match OpenOptions::new().append(true).create_new(true).open(&path) {
-                Ok(file) => {
-                    atomic::sync_folder(&path)?;
-                    let mut writer = Self { file, path };
-                    writer.append(&event(started, 0, Content::Version))?;
-                    return Ok(writer);
-                }
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::creating(&path, &e)),
+            if let Some(file) = Growing::create(&folder.join(name))? {
+                let mut writer = Self { file };
+                writer.append(&event(started, 0, Content::Version))?;
+                return Ok(writer);
             }
         }
         Err(Error::usage(format!("{SAME_SECOND} event files of the same second"))
@@ -60,12 +51,12 @@ impl EventWriter {
 
     /// Where the file lies.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     fn append(&mut self, payload: &[u8]) -> Result<()> {
-        // One call a record: the file has no buffer of ours, and records of one writer never mix.
-        self.file.write_all(&record(payload)).map_err(|e| Error::writing(&self.path, &e))
+        // One call a record: records of one writer never mix.
+        self.file.append(&record(payload))
     }
 }
 
@@ -133,7 +124,7 @@ fn seconds(at: SystemTime) -> f64 {
 
 /// Name of this machine, in letters that a file name may have.
 fn host() -> String {
-    let read = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let read = || read_text(Path::new("/proc/sys/kernel/hostname"), 4096).ok();
     let name = read().or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
     let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let name: String = name.trim().chars().filter(plain).take(64).collect();
@@ -142,6 +133,7 @@ fn host() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::time::Duration;
 
     use super::*;

@@ -19,6 +19,7 @@ use super::sequences::{Order, Sequences};
 use super::settings::Settings;
 use super::student::{Arithmetic, Batch, Student, mean_loss};
 use super::teacher::{Said, Teacher};
+use crate::disk::inside;
 use crate::error::{Error, Kind, Result};
 use crate::model::block::Role;
 use crate::units::Alpha;
@@ -124,7 +125,7 @@ impl<'a> Trainer<'a> {
         // The first worker has made the folder; where another does not see it, it asks the teacher every time.
         let keeps = |teacher: &&mut Teacher| come_again && !teacher.keeps() && books.path().is_dir();
         if let Some(teacher) = self.teacher.as_mut().filter(keeps) {
-            teacher.keep(&books.path().join("teacher.bin"), identity)?;
+            teacher.keep(&inside(books.path(), "teacher.bin")?, identity)?;
         }
         self.student.refresh(self.how)?;
         books.open_log(output, (!record.history.is_empty()).then_some(record.step))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tamis::artifact::{Existing, Resume, inspect};
 use tamis::compress::Threads;
-use tamis::disk::create_folder;
+use tamis::disk::{atomic, create_folder};
 use tamis::error::Error;
 use tamis::job::Job;
 use tamis::load::Checkpoint;
@@ -92,7 +92,7 @@ fn holes() -> Result<Recipe, Error> {
 /// Writes the embedded files; a folder of an earlier demo has the same.
 fn unpack(folder: &Path) -> Result<(), Error> {
     create_folder(folder)?;
-    FILES.iter().try_for_each(|(name, bytes)| tamis::disk::atomic::write(&folder.join(name), bytes))
+    FILES.iter().try_for_each(|(name, bytes)| atomic::write(&folder.join(name), bytes))
 }
 
 struct Demo<'a> {
@@ -127,7 +127,7 @@ impl Demo<'_> {
         let job = Job {
             checkpoint: &checkpoint,
             recipe,
-            calibration: Some(calibration(&checkpoint, texts, size, 0)?),
+            calibration: Some(calibration(&checkpoint, texts.iter().cloned().map(Ok), size, 0)?),
             ops: &*ops,
             threads: Threads::new(threads(self.args.shared.threads)),
             workers: &Alone,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use tamis::artifact::check_free;
-use tamis::calibrate::{choose_windows, read_documents};
+use tamis::calibrate::{Documents, choose_windows};
 use tamis::disk::digest::sha256;
 use tamis::error::Error;
 use tamis::job::rewrite::Notes;
@@ -32,9 +32,10 @@ pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
         Error::usage("a block learns from its dense original, and there is none").next("pass --teacher MODEL")
     })?;
     let (checkpoint, teacher) = (Checkpoint::open(&args.model)?, Checkpoint::open(teacher)?);
+    checkpoint.check_carried()?;
     let length = flags::length(args, &checkpoint)?;
     let stream =
-        token_stream(&checkpoint, &read_documents(&args.data)?).map_err(|e| e.or_file(&args.data))?;
+        token_stream(&checkpoint, Documents::open(&args.data)?).map_err(|e| e.or_file(&args.data))?;
     let windows =
         choose_windows(&stream, args.sequences.unwrap_or(WINDOWS), length, args.seed).map_err(|e| {
             e.or_file(&args.data).next("give more text, fewer --sequences, or a smaller --length")

@@ -1,7 +1,7 @@
 //! `tamis recover --stages`: prune, train, prune more.
 
 use serde_json::json;
-use tamis::calibrate::read_documents;
+use tamis::calibrate::Documents;
 use tamis::compress::Threads;
 use tamis::error::Error;
 use tamis::job::Calibration;
@@ -103,8 +103,7 @@ fn windows(
         length: usual.length.min(checkpoint.config().context),
         seed: usual.seed,
     };
-    let documents = read_documents(file)?;
-    calibration(checkpoint, &documents, choice, recipe.allocation.windows())
+    calibration(checkpoint, Documents::open(file)?, choice, recipe.allocation.windows())
         .map(Some)
         .map_err(|e| e.or_file(file))
 }

@@ -119,7 +119,9 @@ fn block(dice: &mut Dice, index: usize) -> Tensors {
         ),
         ("mlp.gate_proj.weight", Weight::F32(f32s).into()),
     ];
-    weights.into_iter().map(|(n, s)| (format!("model.layers.{index}.{n}"), s)).collect()
+    let norms = ["input_layernorm.weight", "post_attention_layernorm.weight"];
+    let norms = norms.map(|name| (name, Stored::from(vec![1.0; HIDDEN])));
+    weights.into_iter().chain(norms).map(|(n, s)| (format!("model.layers.{index}.{n}"), s)).collect()
 }
 
 pub(super) fn receipts(part: Part) -> BTreeMap<String, serde_json::Value> {

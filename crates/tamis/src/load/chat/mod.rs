@@ -9,7 +9,7 @@
 //! one system only, and looking for `x ~ x` in the text misses `join`, `replace`,
 //! captures and macros.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 
 use super::gguf::Metadata;
 use super::tokenizer::{read_json, spelling};
-use crate::disk::read_small;
+use crate::disk::read_text;
 use crate::error::{Error, Result};
 
 mod budget;
@@ -78,6 +78,8 @@ pub struct ChatTemplate {
     source: String,
     bos: String,
     eos: String,
+    /// The file that it came from.
+    origin: Option<PathBuf>,
     /// Time since 1970 that `strftime_now` shows; none for the clock's.
     now: Option<Duration>,
 }
@@ -91,7 +93,7 @@ impl ChatTemplate {
             return Err(Error::bad_data(problem));
         }
         program::compile(&source).map_err(|e| failed(&e))?;
-        Ok(Self { source, bos, eos, now: None })
+        Ok(Self { source, bos, eos, origin: None, now: None })
     }
 
     /// The template of a folder: `chat_template.jinja`, or the one in
@@ -101,9 +103,7 @@ impl ChatTemplate {
         let config = read_json(&config_path)?;
         let file = folder.join("chat_template.jinja");
         let (source, path) = if file.exists() {
-            let bytes = read_small(&file, TEMPLATE_LIMIT as u64)?;
-            let text = String::from_utf8(bytes).map_err(|_| Error::bad_data("not UTF-8").file(&file))?;
-            (text, file)
+            (read_text(&file, TEMPLATE_LIMIT as u64)?, file)
         } else {
             match config.get("chat_template").and_then(default_template) {
                 Some(text) => (text.to_string(), config_path),
@@ -111,11 +111,22 @@ impl ChatTemplate {
             }
         };
         let token = |key: &str| config.get(key).and_then(spelling).unwrap_or_default().to_string();
-        Self::new(source, token("bos_token"), token("eos_token")).map(Some).map_err(|e| e.or_file(path))
+        Self::new(source, token("bos_token"), token("eos_token"))
+            .map(|template| Some(template.of_file(&path)))
+            .map_err(|e| e.or_file(path))
     }
 
-    /// The template of a GGUF file.
-    pub fn from_gguf(metadata: &Metadata) -> Result<Option<Self>> {
+    /// The template of the GGUF file at `path`.
+    pub fn from_gguf(metadata: &Metadata, path: &Path) -> Result<Option<Self>> {
+        let template = Self::in_metadata(metadata).map_err(|e| e.or_file(path))?;
+        Ok(template.map(|template| template.of_file(path)))
+    }
+
+    fn of_file(self, path: &Path) -> Self {
+        Self { origin: Some(path.to_path_buf()), ..self }
+    }
+
+    fn in_metadata(metadata: &Metadata) -> Result<Option<Self>> {
         let Some(source) = metadata.text("tokenizer.chat_template")? else { return Ok(None) };
         let tokens = metadata.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
         let token = |name: &str| -> Result<String> {
@@ -151,7 +162,10 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        program::run(&env, &self.source, context).map_err(|e| failed(&e))
+        program::run(&env, &self.source, context).map_err(|e| {
+            let error = failed(&e);
+            self.origin.as_ref().map_or(error.clone(), |path| error.or_file(path))
+        })
     }
 }
 

@@ -6,7 +6,6 @@
 //! Gemma hold the `+ 1` that Hugging Face leaves to the model; it is taken off here.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -33,7 +32,7 @@ impl GgufFile {
     /// Opens a file and reads its header.
     pub fn open(path: &Path) -> Result<Self> {
         let file = DataFile::open(path)?;
-        let reader: BufReader<&File> = BufReader::with_capacity(1 << 16, file.file());
+        let reader = BufReader::with_capacity(1 << 16, file.file());
         let header = Header::read(reader, file.len()).map_err(|e| e.or_file(path))?;
         Ok(Self { file, header })
     }
@@ -57,11 +56,13 @@ impl GgufFile {
             Storage::F32 => self.floats(name, tensor, n),
             Storage::F16 => Ok(self.floats::<f16>(name, tensor, n)?.into_iter().map(f32::from).collect()),
             Storage::Bf16 => Ok(self.floats::<bf16>(name, tensor, n)?.into_iter().map(f32::from).collect()),
-            Storage::Blocks(kind) => {
-                let refusal = format!("a vector in {} is not supported", kind.name());
-                Err(Error::bad_data(refusal).file(self.path()).tensor(name))
-            }
+            Storage::Blocks(_) => Err(self.packed_vector(name, tensor)),
         }
+    }
+
+    fn packed_vector(&self, name: &str, tensor: &Tensor) -> Error {
+        let refusal = format!("a vector in {} is not supported", tensor.storage.name());
+        Error::bad_data(refusal).file(self.path()).tensor(name)
     }
 
     fn floats<T: Float>(&self, name: &str, tensor: &Tensor, n: usize) -> Result<Vec<T>> {
@@ -180,6 +181,14 @@ fn is_q_or_k(gguf: &str) -> bool {
 impl TensorSource for GgufSource {
     fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors
+    }
+
+    fn check(&self, name: &str) -> Result<()> {
+        let (gguf, tensor, _) = self.find(name)?;
+        match tensor.storage {
+            Storage::Blocks(_) if tensor.shape.len() == 1 => Err(self.file.packed_vector(gguf, tensor)),
+            _ => Ok(()),
+        }
     }
 
     fn weight(&self, name: &str) -> Result<Weight> {
