@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
+use tamis::compress::Threads;
 use tamis::error::Error;
 use tamis::load::{Checkpoint, Tokenizer, open_adapter};
 use tamis::model::{Decoder, Engine};
@@ -59,6 +60,11 @@ pub(crate) fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
     asked.or(NonZeroUsize::new(default_threads())).unwrap_or(NonZeroUsize::MIN)
 }
 
+/// As many threads for work that is not a kernel's.
+pub(crate) fn crew(asked: Option<NonZeroUsize>) -> Result<Threads, Error> {
+    Threads::started(threads(asked))
+}
+
 /// The instruction set to compute with: the best of this machine, or the plainer one that `TAMIS_ISA` asks for.
 pub(crate) fn isa() -> Result<Isa, Error> {
     Isa::from_env()
@@ -67,7 +73,7 @@ pub(crate) fn isa() -> Result<Isa, Error> {
 
 /// Kernels of this machine; `TAMIS_ISA` may ask for a plainer instruction set.
 pub(crate) fn kernels(asked: Option<NonZeroUsize>, mode: Mode) -> anyhow::Result<Kernels> {
-    let ops = Arc::new(Cpu::new(isa()?, threads(asked).get(), mode.precision));
+    let ops = Arc::new(Cpu::started(isa()?, threads(asked).get(), mode.precision)?);
     Ok(Kernels { ops, cache: mode.cache })
 }
 

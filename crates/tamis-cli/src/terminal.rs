@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+pub(crate) use tamis::units::human_bytes;
 
 /// Time between two plain progress lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -82,14 +83,6 @@ pub(crate) fn peak_memory() -> Option<u64> {
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }
 
-/// `1.5 GiB` and the like.
-pub(crate) fn human_bytes(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let step = (0..units.len() - 1).take_while(|&i| bytes >> (10 * (i + 1)) != 0).count();
-    let value = bytes as f64 / (1u64 << (10 * step)) as f64;
-    if step == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[step]) }
-}
-
 /// Text of a model or a file without control characters that could drive a terminal.
 pub(crate) fn printable(text: &str) -> String {
     let keep = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
@@ -99,14 +92,6 @@ pub(crate) fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_read_well() {
-        assert_eq!(human_bytes(0), "0 B");
-        assert_eq!(human_bytes(1536), "1.5 KiB");
-        assert_eq!(human_bytes(98_362_432), "93.8 MiB");
-        assert_eq!(human_bytes(3 << 40), "3.0 TiB");
-    }
 
     #[test]
     fn escape_codes_of_a_model_do_not_reach_the_terminal() {

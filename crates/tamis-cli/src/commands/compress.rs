@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use tamis::calibrate::{choose_apart, read_documents};
-use tamis::compress::Threads;
-use tamis::error::Error;
+use tamis::error::{Error, Kind};
 use tamis::job::{Calibration, Estimate, Job, Outcome, Share, Step};
 use tamis::load::{AddSpecial, Checkpoint};
 use tamis::recipe::{self, EndBits, Pattern, Recipe};
@@ -18,7 +17,7 @@ use tamis::workers::Workers;
 
 use super::{print_json, print_text};
 use crate::args;
-use crate::opened::{Mode, kernels, threads};
+use crate::opened::{Mode, crew, kernels};
 use crate::table::Table;
 use crate::team::check_alike;
 use crate::terminal::{Progress, human_bytes, peak_memory};
@@ -38,7 +37,7 @@ pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Resul
         recipe: &recipe,
         calibration: calibration.transpose()?,
         ops: &*ops,
-        threads: Threads::new(threads(args.shared.threads)),
+        threads: crew(args.shared.threads)?,
         workers,
         output: &args.output,
         policy: args.found.policy(),
@@ -111,6 +110,10 @@ pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
             std::process::exit(130);
         }
         eprintln!("\nstopping at the next safe place; press again to stop at once");
+    })
+    .map_err(|e| {
+        Error::new(Kind::Memory, format!("no thread can wait for Ctrl-C: {e}"))
+            .next("raise the limits (ulimit -v, ulimit -u), or pass fewer --threads")
     })?;
     Ok(flag)
 }

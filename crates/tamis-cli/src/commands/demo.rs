@@ -6,7 +6,6 @@ mod nano;
 use std::path::{Path, PathBuf};
 
 use tamis::artifact::{Existing, Resume, inspect};
-use tamis::compress::Threads;
 use tamis::error::Error;
 use tamis::evaluate::{Evaluation, Protocol, Report, Windows};
 use tamis::job::Job;
@@ -21,7 +20,7 @@ use super::compress::{calibration, carry_out};
 use super::eval::{read_text, windows};
 use super::print_text;
 use crate::args;
-use crate::opened::{Mode, Opened, kernels, threads};
+use crate::opened::{Mode, Opened, crew, kernels, threads};
 use crate::table::Table;
 use crate::terminal::{Progress, human_bytes};
 
@@ -103,7 +102,7 @@ fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Pa
         recipe: &recipe,
         calibration: Some(calibration(&checkpoint, &[text.to_owned()], choice, 0)?),
         ops: &*ops,
-        threads: Threads::new(threads(args.shared.threads)),
+        threads: crew(args.shared.threads)?,
         workers: &Alone,
         output,
         policy: (Resume::Auto, Existing::Overwrite),

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tamis::artifact::{Existing, Resume, inspect};
-use tamis::compress::Threads;
 use tamis::error::Error;
 use tamis::job::Job;
 use tamis::load::Checkpoint;
@@ -27,7 +26,7 @@ use crate::args;
 use crate::commands::compress::{calibration, carry_out};
 use crate::commands::recover::watched;
 use crate::commands::{print_json, print_text};
-use crate::opened::{Kernels, Mode, Opened, kernels, threads};
+use crate::opened::{Kernels, Mode, Opened, crew, kernels};
 use crate::table::Table;
 use crate::terminal::human_bytes;
 
@@ -127,7 +126,7 @@ impl Demo<'_> {
             recipe,
             calibration: Some(calibration(&checkpoint, texts, size, 0)?),
             ops: &*ops,
-            threads: Threads::new(threads(self.args.shared.threads)),
+            threads: crew(self.args.shared.threads)?,
             workers: &Alone,
             output: &output,
             policy: (Resume::Auto, Existing::Overwrite),

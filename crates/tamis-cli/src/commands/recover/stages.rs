@@ -2,7 +2,6 @@
 
 use serde_json::json;
 use tamis::calibrate::read_documents;
-use tamis::compress::Threads;
 use tamis::error::Error;
 use tamis::job::Calibration;
 use tamis::load::Checkpoint;
@@ -16,7 +15,7 @@ use super::watched;
 use crate::args;
 use crate::commands::compress::calibration;
 use crate::commands::{print_json, print_text};
-use crate::opened::{Mode, kernels, threads};
+use crate::opened::{Mode, crew, kernels};
 use crate::table::Table;
 use crate::terminal::human_bytes;
 
@@ -67,7 +66,7 @@ fn planned<T>(
     let recipe = Recipe::open(args.pruning.recipe.as_deref().unwrap_or(RECIPE))?;
     let ops = kernels(args.shared.threads, Mode::CALIBRATION)?.ops;
     let calibration = windows(args, &recipe, run.checkpoint)?;
-    let threads = Threads::new(threads(args.shared.threads));
+    let threads = crew(args.shared.threads)?;
     let pruning = Pruning { recipe: &recipe, calibration, ops: &*ops, threads };
     let sparsities = sparsities(shares, args.pruning.cubic)?;
     then(&Stages { run, pruning, sparsities })
