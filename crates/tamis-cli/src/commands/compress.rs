@@ -11,6 +11,7 @@ use tamis::calibrate::{choose_apart, read_documents};
 use tamis::error::{Error, Kind};
 use tamis::job::{Calibration, Estimate, Job, Outcome, Share, Step};
 use tamis::load::{AddSpecial, Checkpoint};
+use tamis::memory::{Available, available};
 use tamis::recipe::{self, EndBits, Pattern, Recipe};
 use tamis::units::Sparsity;
 use tamis::workers::Workers;
@@ -165,10 +166,20 @@ pub(crate) fn token_stream(checkpoint: &Checkpoint, documents: &[String]) -> Res
 fn dry_run(args: &args::Compress, job: &Job<'_>, estimate: &Estimate) -> anyhow::Result<()> {
     job.check()?;
     job.check_output()?;
+    let available = available();
     if args.shared.json {
-        return print_json(&json!({ "dry_run": true, "estimate": estimate }));
+        print_json(&json!({ "dry_run": true, "estimate": estimate, "available": available }))?;
+    } else {
+        let there = there(available.as_ref());
+        print_text(&format!("{}{there}\nnothing was written (--dry-run)\n", estimate_table(estimate)))?;
     }
-    print_text(&format!("{}\nnothing was written (--dry-run)\n", estimate_table(estimate)))
+    Ok(estimate.plan().check()?)
+}
+
+/// One line about what a process may hold.
+pub(crate) fn there(available: Option<&Available>) -> String {
+    let told = |a: &Available| format!("\nthis process may hold {}: {}\n", human_bytes(a.bytes), a.limit);
+    available.map_or(String::new(), told)
 }
 
 fn estimate_table(estimate: &Estimate) -> String {

@@ -20,7 +20,7 @@ use super::compress::{calibration, carry_out};
 use super::eval::{read_text, windows};
 use super::print_text;
 use crate::args;
-use crate::opened::{Mode, Opened, crew, kernels, threads};
+use crate::opened::{Mode, Opened, Room, crew, kernels, threads};
 use crate::table::Table;
 use crate::terminal::{Progress, human_bytes};
 
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
     let calibration_text = args.calibration.as_deref().map_or(Ok(CALIBRATION.into()), read_text)?;
     let measure = args.text.as_deref().map_or(Ok(MEASURE.into()), read_text)?;
 
-    let original = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?)?;
+    let original = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?, Room::windows(1, LENGTH))?;
     let context = LENGTH.min(original.engine.context());
     let windows = windows(&measure, Protocol::Gptq { context }, &original.tokenizer, None)?;
     let mut lines = measured(args, "original", &original, &[Alpha::ONE], None, &windows)?;
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
         let output = folder.path.join(name);
         compress(args, &spec, name, &calibration_text, &output)?;
         let spec = output.display().to_string();
-        let model = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?)?;
+        let model = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?, Room::windows(3, LENGTH))?;
         let alphas: &[Alpha] = if name == "rtn4" { &[Alpha::ONE] } else { &[Alpha::ZERO, Alpha::ONE] };
         lines.extend(measured(args, name, &model, alphas, Some(&original), &windows)?);
     }

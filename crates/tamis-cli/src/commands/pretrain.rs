@@ -14,7 +14,7 @@ use tamis::recover::student::{Arithmetic, Checkpointing};
 use super::recover::{summary, watched};
 use super::{print_json, print_text};
 use crate::args;
-use crate::opened::{Kernels, Mode, Opened, kernels};
+use crate::opened::{Kernels, Mode, Opened, Room, kernels};
 use crate::table::Table;
 use crate::terminal::peak_memory;
 
@@ -61,7 +61,7 @@ fn grades(args: &args::Pretrain, plan: &Plan) -> anyhow::Result<Option<Grades>> 
     };
     let spec = args.output.to_string_lossy();
     Checkpoint::open(&spec)?;
-    let opened = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?)?;
+    let opened = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?, Room::exam())?;
     Ok(Some(examine(&opened.engine, &opened.tokenizer, &corpus.plan(), Questions::default())?))
 }
 

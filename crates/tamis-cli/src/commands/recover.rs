@@ -9,6 +9,7 @@ use serde_json::json;
 use tamis::calibrate::read_documents;
 use tamis::error::Error;
 use tamis::load::Checkpoint;
+use tamis::memory::available;
 use tamis::recover::estimate::Estimate;
 use tamis::recover::report::{Account, Point};
 use tamis::recover::run::{Event, Run, Watch};
@@ -23,7 +24,7 @@ mod flags;
 mod local;
 mod stages;
 
-use super::compress::{stop_flag, token_stream};
+use super::compress::{stop_flag, there, token_stream};
 use super::{print_json, print_text};
 use crate::args::{self, RecoverMethod, ScheduleName, TrainPart};
 use crate::opened::{Kernels, Mode, kernels};
@@ -241,10 +242,12 @@ fn spec(args: &args::Recover) -> Spec {
 }
 
 fn dry_run(args: &args::Recover, settings: &Settings, estimate: &Estimate) -> anyhow::Result<()> {
+    let available = available();
     if args.shared.json {
-        return print_json(
-            &json!({ "tamis": { "dry_run": true, "settings": settings, "estimate": estimate } }),
-        );
+        print_json(&json!({ "tamis": {
+            "dry_run": true, "settings": settings, "estimate": estimate, "available": available,
+        }}))?;
+        return Ok(estimate.plan().check()?);
     }
     let mut table = Table::new(&["memory", "planned"]);
     let parts = [
@@ -260,11 +263,15 @@ fn dry_run(args: &args::Recover, settings: &Settings, estimate: &Estimate) -> an
         ("peak", estimate.peak),
     ];
     parts.into_iter().for_each(|(name, bytes)| table.row(vec![name.into(), human_bytes(bytes)]));
-    let tokens = settings.steps * settings.batch * settings.length;
+    let tokens = settings.steps.saturating_mul(settings.batch).saturating_mul(settings.length);
     print_text(&format!(
-        "{table}\n{} steps of {} sequences of {} tokens, {tokens} in all\nnothing was written (--dry-run)\n",
-        settings.steps, settings.batch, settings.length
-    ))
+        "{table}{}\n{} steps of {} sequences of {} tokens, {tokens} in all\nnothing was written (--dry-run)\n",
+        there(available.as_ref()),
+        settings.steps,
+        settings.batch,
+        settings.length
+    ))?;
+    Ok(estimate.plan().check()?)
 }
 
 pub(crate) fn summary(account: &Account, output: &Path) -> String {

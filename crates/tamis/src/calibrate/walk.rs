@@ -147,10 +147,7 @@ impl<'a> Walk<'a> {
     pub fn bytes(config: &Config, tokens: u64) -> u64 {
         let attention = config.heads * config.head_dim;
         let kept = config.hidden * 4 + config.intermediate.max(attention) * 2;
-        // the widest moments of a batch: gate, up, down's input; or h, q, k, v, the mix
-        let mlp = 3 * config.intermediate + 2 * config.hidden;
-        let mix = 2 * config.hidden + 4 * attention + 4 * config.kv_heads * config.head_dim;
-        tokens * kept as u64 + (ROWS as u64).min(tokens) * 4 * mlp.max(mix) as u64
+        tokens * kept as u64 + (ROWS as u64).min(tokens) * 4 * config.widest()
     }
 
     /// Goes through a block, replacing its linears group by group.

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::allocate::{Share, allocate, assume, check_texts};
+use super::estimate::Estimate;
 use super::outcome::Outcome;
 use super::parts::{block_tensors, head_tensors, restore, stem_tensors};
 use super::permute;
@@ -113,6 +114,7 @@ impl Job<'_> {
     /// loading, compressing and writing.
     pub fn run(&self, watch: &mut Watch<'_>) -> Result<Outcome> {
         self.check()?;
+        Estimate::of(self)?.plan().check()?;
         let mut plans = self.plans()?;
         let mut writer = self.writer()?;
         let finished = writer.as_ref().map_or(0, |writer| writer.finished().len());

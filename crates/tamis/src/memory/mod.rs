@@ -39,7 +39,7 @@ pub fn unused() -> Option<u64> {
 pub struct Plan<'a> {
     /// The work: "compressing".
     pub what: &'a str,
-    /// Bytes of the whole process.
+    /// Bytes that the whole process will hold.
     pub bytes: u64,
     /// The settings that make it less.
     pub smaller: &'a str,
@@ -49,6 +49,12 @@ impl Plan<'_> {
     /// Errors: [`Kind::Memory`] where there is less.
     pub fn check(&self) -> Result<()> {
         self.against(available().as_ref())
+    }
+
+    /// The same, where the bytes come on top of what the process holds now.
+    pub fn check_more(&self) -> Result<()> {
+        let held = limits::held(&limits::read).unwrap_or(0);
+        Plan { bytes: self.bytes.saturating_add(held), ..*self }.check()
     }
 
     fn against(&self, available: Option<&Available>) -> Result<()> {

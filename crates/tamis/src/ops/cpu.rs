@@ -42,6 +42,14 @@ impl Cpu {
         layer.weight.with_rows(alpha, |w| linear(&self.kernels, x, w, rounding, y));
     }
 
+    /// Precision of the matrix products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+    /// Threads in all.
+    pub fn threads(&self) -> usize {
+        self.kernels.pool.threads()
+    }
     /// Instruction set and threads.
     pub(super) fn kernels(&self) -> &tamis_kernels::Cpu {
         &self.kernels

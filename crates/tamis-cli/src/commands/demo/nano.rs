@@ -26,7 +26,7 @@ use crate::args;
 use crate::commands::compress::{calibration, carry_out};
 use crate::commands::recover::watched;
 use crate::commands::{print_json, print_text};
-use crate::opened::{Kernels, Mode, Opened, crew, kernels};
+use crate::opened::{Kernels, Mode, Opened, Room, crew, kernels};
 use crate::table::Table;
 use crate::terminal::human_bytes;
 
@@ -100,7 +100,8 @@ struct Demo<'a> {
 
 impl Demo<'_> {
     fn graded(&self, name: &str, model: &Path) -> anyhow::Result<Line> {
-        let opened = Opened::load(&model.to_string_lossy(), kernels(self.args.shared.threads, Mode::EXACT)?)?;
+        let kernels = kernels(self.args.shared.threads, Mode::EXACT)?;
+        let opened = Opened::load(&model.to_string_lossy(), kernels, Room::exam())?;
         let inspection = inspect(&opened.checkpoint)?;
         Ok(Line {
             name: name.into(),

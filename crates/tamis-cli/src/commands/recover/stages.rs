@@ -5,6 +5,7 @@ use tamis::calibrate::read_documents;
 use tamis::error::Error;
 use tamis::job::Calibration;
 use tamis::load::Checkpoint;
+use tamis::memory::available;
 use tamis::recipe::{self, Recipe};
 use tamis::recover::report::Account;
 use tamis::recover::run::Run;
@@ -13,7 +14,7 @@ use tamis::units::Sparsity;
 
 use super::watched;
 use crate::args;
-use crate::commands::compress::calibration;
+use crate::commands::compress::{calibration, there};
 use crate::commands::{print_json, print_text};
 use crate::opened::{Mode, crew, kernels};
 use crate::table::Table;
@@ -34,10 +35,14 @@ pub(super) fn dry_run(args: &args::Recover, shares: &[f64], run: Run<'_>) -> any
     planned(args, shares, run, |stages| {
         let (training, pruning) = stages.estimate()?;
         let settings: Vec<_> = (0..stages.sparsities.len()).map(|index| stages.settings(index)).collect();
+        let available = available();
+        let check = || Ok(training.plan().check().and_then(|()| pruning.plan().check())?);
         if args.shared.json {
-            return print_json(&json!({ "tamis": {
+            print_json(&json!({ "tamis": {
                 "dry_run": true, "stages": settings, "estimate": training, "pruning": pruning,
-            }}));
+                "available": available,
+            }}))?;
+            return check();
         }
         let mut table = Table::new(&["stage", "zeros", "steps", "tokens"]);
         for (number, (settings, sparsity)) in (1..).zip(settings.iter().zip(&stages.sparsities)) {
@@ -49,10 +54,12 @@ pub(super) fn dry_run(args: &args::Recover, shares: &[f64], run: Run<'_>) -> any
                 tokens.to_string(),
             ]);
         }
-        let (training, pruning) = (human_bytes(training.peak), human_bytes(pruning.peak));
+        let (train, prune) = (human_bytes(training.peak), human_bytes(pruning.peak));
+        let there = there(available.as_ref());
         print_text(&format!(
-            "{table}\nplanned peak memory: {training} to train, {pruning} to prune\nnothing was written (--dry-run)\n"
-        ))
+            "{table}\nplanned peak memory: {train} to train, {prune} to prune\n{there}\nnothing was written (--dry-run)\n"
+        ))?;
+        check()
     })
 }
 
