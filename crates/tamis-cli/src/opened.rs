@@ -153,7 +153,8 @@ impl Opened {
         let (tokenizer, decoder) = std::thread::scope(|scope| {
             let tokenizer = Builder::new().spawn_scoped(scope, || checkpoint.tokenizer());
             let decoder = Decoder::load(&checkpoint, &*ops);
-            let join = |thread: ScopedJoinHandle<_>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let join =
+                |thread: ScopedJoinHandle<_>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
             (tokenizer.map_or_else(|_| checkpoint.tokenizer(), join), decoder)
         });
         let (tokenizer, engine) = (tokenizer?, Engine::new(decoder?, ops, cache));

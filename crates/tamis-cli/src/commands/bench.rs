@@ -93,7 +93,11 @@ fn measured(
 }
 
 /// Errors: there is no memory for the model and a cache of so many tokens, `batch` of which are pushed at once.
-fn check_room(checkpoint: &Checkpoint, kernels: &Kernels, (tokens, batch): (usize, usize)) -> Result<(), Error> {
+fn check_room(
+    checkpoint: &Checkpoint,
+    kernels: &Kernels,
+    (tokens, batch): (usize, usize),
+) -> Result<(), Error> {
     let Kernels { ops, cache } = kernels;
     let (precision, threads, cache) = (ops.precision(), ops.threads(), *cache);
     let together = batch.min(tokens);

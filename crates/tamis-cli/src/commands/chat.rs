@@ -17,7 +17,8 @@ use crate::opened::{Opened, Room, kernels};
 pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
     let mut sampler = sampler(&args.sampling)?;
     let kernels = kernels(args.shared.threads, args.running.or(Precision::Int8))?;
-    let model = Opened::load(&args.model, kernels, Room::answer(args.sampling.max_tokens))?.adapted(&args.adapted)?;
+    let model =
+        Opened::load(&args.model, kernels, Room::answer(args.sampling.max_tokens))?.adapted(&args.adapted)?;
     let template = model.checkpoint.chat_template()?.ok_or_else(|| no_template(&model))?;
     let options = options(&args.sampling, &model)?;
     let render = |messages: &[Message]| {

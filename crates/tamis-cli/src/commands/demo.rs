@@ -58,7 +58,8 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
         let output = folder.path.join(name);
         compress(args, &spec, name, &calibration_text, &output)?;
         let spec = output.display().to_string();
-        let model = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?, Room::windows(3, LENGTH))?;
+        let model =
+            Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?, Room::windows(3, LENGTH))?;
         let alphas: &[Alpha] = if name == "rtn4" { &[Alpha::ONE] } else { &[Alpha::ZERO, Alpha::ONE] };
         lines.extend(measured(args, name, &model, alphas, Some(&original), &windows)?);
     }

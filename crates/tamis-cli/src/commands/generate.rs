@@ -19,7 +19,8 @@ use crate::terminal::{human_bytes, peak_memory};
 pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
     let mut sampler = sampler(&args.sampling)?;
     let kernels = kernels(args.shared.threads, args.running.or(Precision::Int8))?;
-    let model = Opened::load(&args.model, kernels, Room::answer(args.sampling.max_tokens))?.adapted(&args.adapted)?;
+    let model =
+        Opened::load(&args.model, kernels, Room::answer(args.sampling.max_tokens))?.adapted(&args.adapted)?;
     let prompt = prompt(args, &model)?;
     let options = options(&args.sampling, &model)?;
     let mut session = Session::new(&model.engine);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::error::Error;
+use tamis::error::{Error, Kind};
 use tamis::load::Checkpoint;
 use tamis::nano::exam::{Grades, Questions, Share, examine};
 use tamis::pretrain::plan::{Data, Plan};
@@ -41,7 +41,9 @@ fn train(args: &args::Pretrain, plan: &Plan, begin: u64) -> anyhow::Result<Accou
     let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
     let how = Arithmetic { ops: &*ops, cache, exact: false, checkpointing: Checkpointing::Off };
     let mut account = watched("pretrain", args.shared.quiet, |watch| {
-        pretrain(plan, how, (&args.output, args.found.policy()), watch)
+        let target = (&*args.output, args.found.policy());
+        let named = |e: Error| if e.kind() == Kind::Recipe { e.or_file(&args.config) } else { e };
+        pretrain(plan, Some(Questions::default()), how, target, watch).map_err(named)
     })?;
     (account.begin_memory_bytes, account.peak_memory_bytes) = (begin, peak_memory().unwrap_or(0));
     Ok(account)

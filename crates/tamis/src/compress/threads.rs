@@ -64,7 +64,8 @@ impl Threads {
             let workers: Vec<_> = (0..self.0.get().min(tasks)).map_while(start).collect();
             // Those that run take the tasks of one that could not be started.
             let own = if workers.is_empty() { work() } else { Vec::new() };
-            let join = |worker: ScopedJoinHandle<_>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let join =
+                |worker: ScopedJoinHandle<_>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
             workers.into_iter().flat_map(join).chain(own).collect()
         });
         done.sort_unstable_by_key(|(task, _)| *task);

@@ -55,7 +55,10 @@ fn address_space(read: &Read<'_>) -> Option<Available> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
     let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
     let taken = kilobytes(&read(Path::new("/proc/self/status"))?, "VmSize:")?;
-    Some(Available { bytes: limit.saturating_sub(taken), limit: "its address space is limited (ulimit -v)".into() })
+    Some(Available {
+        bytes: limit.saturating_sub(taken),
+        limit: "its address space is limited (ulimit -v)".into(),
+    })
 }
 
 /// The two kinds of control groups.
@@ -187,7 +190,8 @@ mod tests {
     #[test]
     fn groups_are_found_through_their_mounts() {
         let one = "4:memory:/a/b\n3:cpu,cpuacct:/c\n0::/d\n";
-        let group = |version, root: &str, folder: &str| Group { version, folder: folder.into(), root: root.into() };
+        let group =
+            |version, root: &str, folder: &str| Group { version, folder: folder.into(), root: root.into() };
         let first = group(Version::One, "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/a/b");
         let second = group(Version::Two, "/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/d");
         assert_eq!(groups(one, TREE_1), [first, second]);

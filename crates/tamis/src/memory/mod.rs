@@ -58,14 +58,17 @@ impl Plan<'_> {
     }
 
     fn against(&self, available: Option<&Available>) -> Result<()> {
-        let Some(Available { bytes, limit }) = available.filter(|a| a.bytes < self.bytes) else { return Ok(()) };
+        let Some(Available { bytes, limit }) = available.filter(|a| a.bytes < self.bytes) else {
+            return Ok(());
+        };
         let problem = format!(
             "{} takes up to {} of memory, and this process may hold {}: {limit}",
             self.what,
             human_bytes(self.bytes),
             human_bytes(*bytes)
         );
-        Err(Error::new(Kind::Memory, problem).next(format!("{}; or free memory, or raise the limit", self.smaller)))
+        Err(Error::new(Kind::Memory, problem)
+            .next(format!("{}; or free memory, or raise the limit", self.smaller)))
     }
 }
 

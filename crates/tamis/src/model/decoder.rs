@@ -63,7 +63,10 @@ impl KvCache {
     /// Makes room for `len` positions. Errors: [`Kind::Memory`](crate::Kind::Memory).
     pub fn reserve(&mut self, len: usize) -> Result<()> {
         let reserve = |layer: &mut KvLayer| layer.reserve(len).map_err(memory::none);
-        self.layers.iter_mut().try_for_each(reserve).map_err(|e| e.next("use a shorter text, or --cache int8"))
+        self.layers
+            .iter_mut()
+            .try_for_each(reserve)
+            .map_err(|e| e.next("use a shorter text, or --cache int8"))
     }
     /// Bytes that attention reads in one layer for one position.
     pub fn position_bytes(&self) -> usize {

@@ -54,7 +54,8 @@ impl LanguageModel for Engine {
     fn check_room(&self, tokens: usize) -> Result<()> {
         let bytes = cache_bytes(self.decoder.config(), tokens, self.cache);
         let what = &format!("keeping {tokens} more tokens of text");
-        Plan { what, bytes, smaller: "use a smaller --max-tokens, a shorter text or --cache int8" }.check_more()
+        Plan { what, bytes, smaller: "use a smaller --max-tokens, a shorter text or --cache int8" }
+            .check_more()
     }
     fn start(&self) -> Box<dyn Continuation + '_> {
         let cache = KvCache::new(self.decoder.config(), self.context(), self.cache);

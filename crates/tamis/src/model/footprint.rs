@@ -76,7 +76,9 @@ impl Usage {
     pub fn running(&self, config: &Config) -> u64 {
         let cache = (self.sequences as u64).saturating_mul(cache_bytes(config, self.tokens, self.cache));
         let logits = (self.rows as u64).saturating_mul(2 * 4 * config.vocab as u64);
-        cache.saturating_add((self.together as u64).saturating_mul(4 * config.widest())).saturating_add(logits)
+        cache
+            .saturating_add((self.together as u64).saturating_mul(4 * config.widest()))
+            .saturating_add(logits)
     }
 }
 

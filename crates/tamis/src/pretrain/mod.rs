@@ -2,9 +2,12 @@
 //! nothing.
 //!
 //! ```text
-//! plan.rs    what a configuration file says        start.rs   the untrained model as a folder
+//! plan.rs      what a configuration file says        bounds.rs   what its numbers may be
+//! estimate.rs  what it takes                         start.rs    the untrained model as a folder
 //! ```
 
+mod bounds;
+mod estimate;
 pub mod plan;
 pub mod start;
 
@@ -17,9 +20,10 @@ use serde_json::json;
 
 use crate::artifact::{Existing, MANIFEST, Manifest, Resume};
 use crate::calibrate::read_documents;
-use crate::disk::atomic;
-use crate::error::{Error, Result};
-use crate::load::Checkpoint;
+use crate::disk::{atomic, read_small};
+use crate::error::{Error, Kind, Result};
+use crate::load::{Checkpoint, Tokenizer};
+use crate::nano::exam::{self, Questions};
 use crate::nano::{Corpus, tokenizer, validation};
 use crate::recover::report::Account;
 use crate::recover::run::{Run, Watch, check_finished};
@@ -36,16 +40,24 @@ const VALIDATION: usize = 200_000;
 /// Folder of the untrained model inside the output folder.
 const START: &str = ".start";
 
-/// Trains the model of `plan` and writes it to `output`. Errors: a folder with something that is not to be
-/// replaced; those of the texts, of training, of writing.
+/// Largest `tokenizer.json`, and the largest of its configuration.
+const JSON_LIMIT: u64 = 256 << 20;
+const CONFIG_LIMIT: u64 = 16 << 20;
+
+/// Trains the model of `plan` and writes it to `output`; afterwards it can be examined with these questions. Errors: a
+/// folder with something that is not to be replaced; a context that the questions do not fit; too little memory; those
+/// of the texts, of training, of writing.
 pub fn pretrain(
     plan: &Plan,
+    questions: Option<Questions>,
     how: Arithmetic<'_>,
     (output, policy): (&Path, (Resume, Existing)),
     watch: &mut Watch<'_>,
 ) -> Result<Account> {
+    plan.check()?;
     check_finished(output, policy.1)?;
-    let prepared = Prepared::new(plan, (output, policy.0))?;
+    estimate::plan(plan)?.check()?;
+    let prepared = Prepared::new(plan, questions, (output, policy.0))?;
     let run = Run {
         workers: &Alone,
         checkpoint: &prepared.start,
@@ -71,15 +83,16 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(plan: &Plan, (output, resume): (&Path, Resume)) -> Result<Self> {
-        plan.check()?;
+    fn new(plan: &Plan, questions: Option<Questions>, (output, resume): (&Path, Resume)) -> Result<Self> {
         let raw = Raw::read(&plan.data)?;
         let folder = output.join(START);
         if resume == Resume::Never {
             atomic::remove_folder(&folder, MANIFEST)?;
         }
         if !folder.join(MANIFEST).exists() {
-            start::write(plan, raw.files(&plan.data)?, &folder)?;
+            let files = raw.files(&plan.data)?;
+            check_context(plan, questions, &files)?;
+            start::write(plan, files, &folder)?;
         } else if Manifest::read(&folder)?.recipe != json!(plan) {
             return Err(Error::usage("the folder holds an unfinished run of another configuration")
                 .file(output)
@@ -96,7 +109,7 @@ impl Prepared {
         }
         valid.truncate(windows * length);
         let texts = Texts { train: Sequences::new(stream(&raw.train)?, length)?, valid, also: None };
-        let settings = settings(plan, &texts);
+        let settings = settings(plan, texts.train.count());
         Ok(Self { start, texts, settings })
     }
 }
@@ -131,21 +144,37 @@ impl Raw {
 
     /// Tokenizer and its configuration.
     fn files(&self, data: &Data) -> Result<Vec<(String, Vec<u8>)>> {
-        let read = |path: &Path| std::fs::read(path).map_err(|e| Error::reading(path, &e));
         let (json, config) = match data {
             Data::Nano(_) => (tokenizer::train(self.public.iter().map(String::as_str))?, tokenizer::config()),
             Data::Files { tokenizer, .. } => {
                 let config = tokenizer.with_file_name("tokenizer_config.json");
-                (read(tokenizer)?, if config.exists() { read(&config)? } else { b"{}".to_vec() })
+                let beside =
+                    if config.exists() { read_small(&config, CONFIG_LIMIT)? } else { b"{}".to_vec() };
+                (read_small(tokenizer, JSON_LIMIT)?, beside)
             }
         };
         Ok(vec![("tokenizer.json".into(), json), ("tokenizer_config.json".into(), config)])
     }
 }
 
-fn settings(plan: &Plan, texts: &Texts) -> Settings {
+/// Refuses a context in which a question and its answer have no place.
+fn check_context(plan: &Plan, questions: Option<Questions>, files: &[(String, Vec<u8>)]) -> Result<()> {
+    let (Data::Nano(corpus), Some(questions)) = (&plan.data, questions) else { return Ok(()) };
+    let (_, json) = files.first().ok_or_else(|| Error::defect("a model without a tokenizer"))?;
+    let (needed, own) =
+        (exam::context(&Tokenizer::from_json(json)?, &corpus.plan(), questions)?, plan.model.context);
+    if needed <= own {
+        return Ok(());
+    }
+    let problem =
+        format!("model.context of {own} has no place for the {needed} tokens of a question of the exam");
+    Err(Error::new(Kind::Recipe, problem).next(format!("set it to {needed} or more")))
+}
+
+/// Settings for so many sequences of text.
+fn settings(plan: &Plan, sequences: usize) -> Settings {
     let training = &plan.training;
-    let batches = texts.train.count() as f64 / training.batch as f64;
+    let batches = sequences as f64 / training.batch as f64;
     let steps = (training.epochs * batches).ceil() as usize;
     Settings {
         spec: Spec {

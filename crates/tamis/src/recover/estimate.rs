@@ -70,7 +70,8 @@ impl Estimate {
 
     /// What is refused where there is less memory.
     pub fn plan(&self) -> Plan<'static> {
-        let smaller = "use --recompute, a smaller --length, another --method (lora) or fewer windows of --data";
+        let smaller =
+            "use --recompute, a smaller --length, another --method (lora) or fewer windows of --data";
         Plan { what: "training this model", bytes: self.peak, smaller }
     }
 }
@@ -80,7 +81,8 @@ impl Estimate {
 pub(super) fn local((model, teacher): (&Checkpoint, &Checkpoint), tokens: usize, together: usize) -> u64 {
     let (config, here, there) = (model.config(), Sizes::of(model), Sizes::of(teacher));
     let (together, streams) = (together as u64, 2 * 4 * (tokens * config.hidden) as u64);
-    let numbers: usize = Role::ALL.iter().map(|role| role.shape(config)).map(|(rows, cols)| rows * cols).sum();
+    let numbers: usize =
+        Role::ALL.iter().map(|role| role.shape(config)).map(|(rows, cols)| rows * cols).sum();
     let trained = Parameters::bytes(numbers) + 2 * numbers as u64 + weights(config);
     let block = here.block + there.block + trained + 4 * together * block(config) + back(config, together);
     PROGRAM + 4 * tokens as u64 + streams + block.max(here.embedding.max(there.embedding))

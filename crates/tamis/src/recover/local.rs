@@ -107,7 +107,11 @@ impl Reconstruction<'_> {
     pub fn plan(&self) -> Plan<'static> {
         let (models, tokens) = ((self.checkpoint, self.teacher), self.windows.tokens().len());
         let bytes = local(models, tokens, self.together() * self.windows.length());
-        Plan { what: "mending block by block", bytes, smaller: "use fewer --sequences, or a smaller --length" }
+        Plan {
+            what: "mending block by block",
+            bytes,
+            smaller: "use fewer --sequences, or a smaller --length",
+        }
     }
 
     /// Carries out the run and writes the mended model. Errors: [`Kind::Stopped`]; [`Kind::NonFinite`] where a

@@ -84,6 +84,6 @@ impl Parameters {
     }
     /// Bytes of masters, gradients and moments.
     pub fn bytes(count: usize) -> u64 {
-        16 * count as u64
+        (count as u64).saturating_mul(16)
     }
 }
