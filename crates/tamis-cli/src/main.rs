@@ -21,8 +21,13 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use args::{Command, RecoverMethod, Tamis};
 use failure::{guarded, report};
 use tamis::error::Error;
+use tamis::memory::Allocator;
 use tamis::workers::Workers;
 use team::Team;
+
+/// Where there is no memory left, the command says so.
+#[global_allocator]
+static MEMORY: Allocator = Allocator;
 
 fn main() -> ExitCode {
     failure::note_panics();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tamis::disk::read_text;
+pub(crate) use tamis::units::human_bytes;
 
 use crate::streams::{is_watched, log, printable};
 
@@ -80,25 +81,4 @@ pub(crate) fn peak_memory() -> Option<u64> {
     let status = read_text(Path::new("/proc/self/status"), 1 << 20).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
-}
-
-/// `1.5 GiB` and the like.
-pub(crate) fn human_bytes(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let step = (0..units.len() - 1).take_while(|&i| bytes >> (10 * (i + 1)) != 0).count();
-    let value = bytes as f64 / (1u64 << (10 * step)) as f64;
-    if step == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[step]) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_read_well() {
-        assert_eq!(human_bytes(0), "0 B");
-        assert_eq!(human_bytes(1536), "1.5 KiB");
-        assert_eq!(human_bytes(98_362_432), "93.8 MiB");
-        assert_eq!(human_bytes(3 << 40), "3.0 TiB");
-    }
 }

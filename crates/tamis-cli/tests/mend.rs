@@ -140,7 +140,7 @@ fn blocks_learn_their_dense_output_one_by_one() {
     let out = setup.path("local");
     let flags = ["--teacher", &setup.model, "--sequences", "32", "--epochs", "8"];
     let planned = json(&[&setup.local(&holes, &out, &flags)[..], &["--dry-run"]].concat());
-    assert!(planned["tamis"]["stream_bytes"].as_u64() > Some(0) && !Path::new(&out).exists(), "{planned}");
+    assert!(planned["tamis"]["peak"].as_u64() > Some(0) && !Path::new(&out).exists(), "{planned}");
     let report = json(&setup.local(&holes, &out, &flags));
     for block in report["tamis"]["blocks"].as_array().unwrap() {
         assert!(block["after"].as_f64() < block["before"].as_f64(), "{block}");

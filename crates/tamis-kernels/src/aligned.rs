@@ -1,5 +1,7 @@
 //! Buffers that start on a cache line: a vector load that crosses two lines costs two.
 
+use crate::memory::OutOfMemory;
+
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
 
@@ -109,8 +111,9 @@ impl Aligned {
         self.0.capacity()
     }
     /// Makes room for `count` lines, and no more, without a second allocation.
-    pub(crate) fn reserve(&mut self, count: usize) {
-        self.0.reserve_exact(count.saturating_sub(self.0.len()));
+    pub(crate) fn reserve(&mut self, count: usize) -> Result<(), OutOfMemory> {
+        let none = |_| OutOfMemory { bytes: (count * LINE) as u64 };
+        self.0.try_reserve_exact(count.saturating_sub(self.0.len())).map_err(none)
     }
     /// Zeros behind what it holds, up to `count` lines.
     pub(crate) fn extend(&mut self, count: usize) {

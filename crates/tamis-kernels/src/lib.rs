@@ -20,6 +20,7 @@ pub mod attention;
 pub mod gram;
 pub mod linear;
 pub mod loss;
+pub mod memory;
 pub mod norm;
 pub mod pack;
 pub mod pool;

@@ -6,12 +6,13 @@
 //! page of 2 MiB, so a region holds many of them. Where the system gives no huge pages, a
 //! region is plain memory.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::aligned::Line;
+use crate::memory::{OutOfMemory, tried};
 
 const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of a region; memory that nobody has touched yet is not taken from the system.
@@ -36,18 +37,27 @@ unsafe impl Sync for Slab {}
 impl Slab {
     /// `len` lines of zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
+        Self::take(len).unwrap_or_else(|none| none.give_up())
+    }
+
+    /// `len` lines of zeros, where there is memory for them; see [`tried`].
+    pub(crate) fn take(len: usize) -> Result<Self, OutOfMemory> {
         if len == 0 {
-            return Self { start: NonNull::dangling(), len, _region: None };
+            return Ok(Self { start: NonNull::dangling(), len, _region: None });
         }
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let (region, first) = match open.0.upgrade().filter(|region| region.lines - open.1 >= len) {
             Some(region) => (region, open.1),
-            None => (Arc::new(Region::new(len.max(REGION / size_of::<Line>()))), 0),
+            None => {
+                // Where there is no memory for others to come, there may be some for this one.
+                let large = tried(|| Region::new(len.max(REGION / size_of::<Line>())));
+                (Arc::new(large.or_else(|_| Region::new(len))?), 0)
+            }
         };
         *open = (Arc::downgrade(&region), first + len);
         // SAFETY: the region has the lines from `first` on, and gives them out once.
         let start = unsafe { region.start.add(first) };
-        Self { start, len, _region: Some(region) }
+        Ok(Self { start, len, _region: Some(region) })
     }
 }
 
@@ -94,19 +104,19 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn new(lines: usize) -> Self {
+    fn new(lines: usize) -> Result<Self, OutOfMemory> {
+        let none = OutOfMemory { bytes: (lines as u64).saturating_mul(size_of::<Line>() as u64) };
         let bytes = lines.checked_mul(size_of::<Line>()).and_then(|bytes| bytes.checked_add(HUGE_PAGE));
         // The allocator's own alignment: of another it would write every zero itself, at once.
-        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, 1).ok());
-        let layout = layout.expect("more bytes than there are addresses");
+        let layout = bytes.and_then(|bytes| Layout::from_size_align(bytes, 1).ok()).ok_or(none)?;
         // SAFETY: the layout is larger than a huge page.
-        let Some(block) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        let block = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(none)?;
         let skipped = block.as_ptr().align_offset(HUGE_PAGE);
         let skipped = if skipped < HUGE_PAGE { skipped } else { 0 };
         // SAFETY: less than the huge page that the block has more than its lines.
         let start = unsafe { block.add(skipped) };
         ask_for_huge_pages(start, layout.size() - HUGE_PAGE);
-        Self { block, layout, start: start.cast(), lines }
+        Ok(Self { block, layout, start: start.cast(), lines })
     }
 }
 

@@ -11,6 +11,7 @@ pub mod error;
 pub mod evaluate;
 pub mod job;
 pub mod load;
+pub mod memory;
 pub mod model;
 pub mod nano;
 pub mod ops;

@@ -7,6 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+/// `1.5 GiB` and the like.
+pub fn human_bytes(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let step = (0..units.len() - 1).take_while(|&i| bytes >> (10 * (i + 1)) != 0).count();
+    let value = bytes as f64 / (1u64 << (10 * step)) as f64;
+    if step == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[step]) }
+}
+
 /// Bits of a quantised weight: 2, 3, 4 or 8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
@@ -241,5 +249,19 @@ impl TryFrom<f64> for Damping {
 impl From<Damping> for f64 {
     fn from(damping: Damping) -> f64 {
         damping.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_read_well() {
+        assert_eq!(human_bytes(0), "0 B");
+        assert_eq!(human_bytes(1536), "1.5 KiB");
+        assert_eq!(human_bytes(98_362_432), "93.8 MiB");
+        assert_eq!(human_bytes(3 << 40), "3.0 TiB");
+        assert_eq!(human_bytes(u64::MAX), "16.0 EiB");
     }
 }

@@ -12,12 +12,14 @@ use tamis::bench::{
 };
 use tamis::error::Error;
 use tamis::load::{Checkpoint, Ortho};
+use tamis::memory;
 use tamis::model::Decoder;
+use tamis::model::footprint::Usage;
 use tamis::ops::Precision;
 use tamis::units::Alpha;
 
 use crate::args::{self, BenchOutput};
-use crate::opened::{isa, kernels, threads};
+use crate::opened::{Kernels, isa, kernels, threads};
 use crate::streams::print_text;
 use crate::terminal::{Progress, peak_memory};
 
@@ -65,7 +67,9 @@ fn measured(
     let has_ortho = checkpoint.tensors().ortho() == Ortho::Present;
     let plan = plan(args, has_ortho)?;
     let cases = plan.cases()?;
-    let ops = kernels(args.threads.iter().max().copied(), args.running.or(Precision::Int8))?.ops;
+    let kernels = kernels(args.threads.iter().max().copied(), args.running.or(Precision::Int8))?;
+    check_room(&checkpoint, &kernels, (plan.positions(), rules.batch.get()))?;
+    let ops = kernels.ops;
     let mut decoder = Decoder::load(&checkpoint, &*ops).map_err(|e| e.or_file(checkpoint.path()))?;
     drop(ops);
     let load_seconds = begin.elapsed().as_secs_f64();
@@ -86,6 +90,20 @@ fn measured(
         rows.extend(Row::new(&facts, rules, measured));
     }
     Ok(rows)
+}
+
+/// Errors: there is no memory for the model and a cache of so many tokens, `batch` of which are pushed at once.
+fn check_room(
+    checkpoint: &Checkpoint,
+    kernels: &Kernels,
+    (tokens, batch): (usize, usize),
+) -> Result<(), Error> {
+    let Kernels { ops, cache } = kernels;
+    let (precision, threads, cache) = (ops.precision(), ops.threads(), *cache);
+    let together = batch.min(tokens);
+    let usage = Usage { precision, cache, threads, sequences: 1, tokens, together, rows: 1 };
+    let smaller = "use a smaller --depth, --prompt or --batch, or --cache int8";
+    memory::Plan { what: "running this model", bytes: usage.bytes(checkpoint), smaller }.check_more()
 }
 
 /// A case, its samples, and the most memory held when it ended.

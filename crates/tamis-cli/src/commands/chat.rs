@@ -11,7 +11,7 @@ use tamis::run::{Chat, Event};
 
 use super::generate::{no_template, options, sampler, speed};
 use crate::args;
-use crate::opened::{Opened, kernels};
+use crate::opened::{Opened, Room, kernels};
 use crate::stop;
 use crate::streams::{log, print_text};
 
@@ -19,7 +19,8 @@ use crate::streams::{log, print_text};
 pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
     let mut sampler = sampler(&args.sampling)?;
     let kernels = kernels(args.shared.threads, args.running.or(Precision::Int8))?;
-    let model = Opened::load(&args.model, kernels)?.adapted(&args.adapted)?;
+    let model =
+        Opened::load(&args.model, kernels, Room::answer(args.sampling.max_tokens))?.adapted(&args.adapted)?;
     let template = model.checkpoint.chat_template()?.ok_or_else(|| no_template(&model))?;
     let options = options(&args.sampling, &model)?;
     let render = |messages: &[Message]| {

@@ -5,16 +5,16 @@ use std::time::Instant;
 
 use serde_json::json;
 use tamis::calibrate::{Document, Documents, choose_apart};
-use tamis::compress::Threads;
 use tamis::error::{Error, Kind};
 use tamis::job::{Calibration, Estimate, Job, Outcome, Share, Step};
 use tamis::load::{AddSpecial, Checkpoint};
+use tamis::memory::{Available, available};
 use tamis::recipe::{self, EndBits, Pattern, Recipe};
 use tamis::units::Sparsity;
 use tamis::workers::Workers;
 
 use crate::args;
-use crate::opened::{Mode, kernels, threads};
+use crate::opened::{Mode, crew, kernels};
 use crate::stop;
 use crate::streams::{log, print_json, print_text};
 use crate::table::Table;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Resul
         recipe: &recipe,
         calibration: calibration.transpose()?,
         ops: &*ops,
-        threads: Threads::new(threads(args.shared.threads)),
+        threads: crew(args.shared.threads)?,
         workers,
         output: &args.output,
         policy: args.found.policy(),
@@ -179,10 +179,22 @@ fn dry_run(
 ) -> anyhow::Result<()> {
     job.check().map_err(|e| e.or_file(job.checkpoint.path()))?;
     job.check_output()?;
+    let available = available();
     if args.shared.json {
-        return print_json(&json!({ "dry_run": true, "estimate": estimate, "warning": warning }));
+        print_json(
+            &json!({ "dry_run": true, "estimate": estimate, "warning": warning, "available": available }),
+        )?;
+    } else {
+        let there = there(available.as_ref());
+        print_text(&format!("{}{there}\nnothing was written (--dry-run)\n", estimate_table(estimate)))?;
     }
-    print_text(&format!("{}\nnothing was written (--dry-run)\n", estimate_table(estimate)))
+    Ok(estimate.plan().check()?)
+}
+
+/// One line about what a process may hold.
+pub(crate) fn there(available: Option<&Available>) -> String {
+    let told = |a: &Available| format!("\nthis process may hold {}: {}\n", human_bytes(a.bytes), a.limit);
+    available.map_or(String::new(), told)
 }
 
 fn estimate_table(estimate: &Estimate) -> String {

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use tamis::artifact::{Existing, Resume, inspect};
 use tamis::calibrate::read_text;
-use tamis::compress::Threads;
 use tamis::disk::{atomic, create_folder};
 use tamis::error::Error;
 use tamis::evaluate::{Evaluation, Protocol, Report, Windows};
@@ -22,7 +21,7 @@ use tamis::workers::Alone;
 use super::compress::{calibration, carry_out};
 use super::eval::windows;
 use crate::args;
-use crate::opened::{Mode, Opened, kernels, threads};
+use crate::opened::{Mode, Opened, Room, crew, kernels, threads};
 use crate::stop;
 use crate::streams::{print_json, print_text};
 use crate::table::Table;
@@ -56,7 +55,7 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
     let calibration_text = args.calibration.as_deref().map_or(Ok(CALIBRATION.into()), read_text)?;
     let measure = args.text.as_deref().map_or(Ok(MEASURE.into()), read_text)?;
 
-    let original = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?)?;
+    let original = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?, Room::windows(1, LENGTH))?;
     let context = LENGTH.min(original.engine.context());
     let windows = windows(&measure, Protocol::Gptq { context }, &original.tokenizer, None)?;
     let mut lines = measured(args, "original", &original, &[Alpha::ONE], None, &windows)?;
@@ -64,7 +63,8 @@ pub(crate) fn run(args: &args::Demo) -> anyhow::Result<()> {
         let output = folder.path.join(name);
         compress(args, &spec, name, &calibration_text, &output)?;
         let spec = output.display().to_string();
-        let model = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?)?;
+        let model =
+            Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?, Room::windows(3, LENGTH))?;
         let alphas: &[Alpha] = if name == "rtn4" { &[Alpha::ONE] } else { &[Alpha::ZERO, Alpha::ONE] };
         lines.extend(measured(args, name, &model, alphas, Some(&original), &windows)?);
     }
@@ -110,7 +110,7 @@ fn compress(args: &args::Demo, spec: &str, recipe: &str, text: &str, output: &Pa
         recipe: &recipe,
         calibration: Some(calibration(&checkpoint, [Ok(text.to_owned())], choice, 0)?),
         ops: &*ops,
-        threads: Threads::new(threads(args.shared.threads)),
+        threads: crew(args.shared.threads)?,
         workers: &Alone,
         output,
         policy: (Resume::Auto, Existing::Overwrite),

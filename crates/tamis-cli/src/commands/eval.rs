@@ -7,13 +7,13 @@ use tamis::calibrate::read_text;
 use tamis::error::Error;
 use tamis::evaluate::scorecard::Facts;
 use tamis::evaluate::{Evaluation, Protocol, Report, Scorecard, Specials, Windows};
-use tamis::load::{AddSpecial, Tokenizer};
+use tamis::load::{AddSpecial, Checkpoint, Tokenizer};
 use tamis::model::LanguageModel;
 use tamis::ops::Precision;
 use tamis::units::Alpha;
 
 use crate::args;
-use crate::opened::{Mode, Opened, kernels, threads};
+use crate::opened::{Mode, Opened, Room, kernels, threads};
 use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::Progress;
@@ -25,9 +25,14 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
     let text = read_text(&args.perplexity)?;
     let mode = args.running.or(Precision::F32);
     let ops = kernels(args.shared.threads, mode)?;
-    let model = Opened::load(&args.model, ops)?.adapted(&args.adapted)?;
     let exact = kernels(args.shared.threads, Mode::EXACT)?;
-    let baseline = args.baseline.as_ref().map(|spec| Opened::load(spec, exact)).transpose()?;
+    let open = |spec: &String| Checkpoint::open(spec);
+    let (model, baseline) = (open(&args.model)?, args.baseline.as_ref().map(open).transpose()?);
+    let room = Room::windows(alphas.len(), protocol(args, model.config().context).context());
+    let dense = baseline.iter().map(|baseline| (baseline, &exact));
+    room.check(&std::iter::once((&model, &ops)).chain(dense).collect::<Vec<_>>())?;
+    let model = Opened::of(model, ops, room)?.adapted(&args.adapted)?;
+    let baseline = baseline.map(|baseline| Opened::of(baseline, exact, room)).transpose()?;
     if let Some(baseline) = &baseline {
         check_vocabularies(&model.tokenizer, &baseline.tokenizer)?;
     }

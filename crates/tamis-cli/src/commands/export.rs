@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use serde_json::json;
-use tamis::compress::Threads;
 use tamis::job::export;
 use tamis::load::Checkpoint;
 use tamis::units::Alpha;
 
 use crate::args;
-use crate::opened::threads;
+use crate::opened::crew;
 use crate::stop;
 use crate::streams::{print_json, print_text};
 use crate::terminal::{Progress, human_bytes};
@@ -20,7 +19,7 @@ pub(crate) fn run(args: &args::Export) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let mut bar = Progress::new("export", args.shared.quiet);
     let target = (args.output.as_path(), args.found.policy());
-    let how = (Alpha::new(args.alpha)?, Threads::new(threads(args.shared.threads)));
+    let how = (Alpha::new(args.alpha)?, crew(args.shared.threads)?);
     let manifest = export(&checkpoint, how, target, &mut |done, total| {
         bar.update(done as u64, total as u64, "parts");
         stop::save_first();

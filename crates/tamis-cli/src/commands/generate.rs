@@ -9,7 +9,7 @@ use tamis::run::{Event, Finish, Options, Sampler, SamplerSettings, Session, Timi
 use tamis::units::Alpha;
 
 use crate::args;
-use crate::opened::{Opened, kernels};
+use crate::opened::{Opened, Room, kernels};
 use crate::streams::{log, print_json, print_text};
 use crate::terminal::{human_bytes, peak_memory};
 
@@ -17,7 +17,8 @@ use crate::terminal::{human_bytes, peak_memory};
 pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
     let mut sampler = sampler(&args.sampling)?;
     let kernels = kernels(args.shared.threads, args.running.or(Precision::Int8))?;
-    let model = Opened::load(&args.model, kernels)?.adapted(&args.adapted)?;
+    let model =
+        Opened::load(&args.model, kernels, Room::answer(args.sampling.max_tokens))?.adapted(&args.adapted)?;
     let prompt = prompt(args, &model)?;
     let options = options(&args.sampling, &model)?;
     let mut session = Session::new(&model.engine);

@@ -13,7 +13,7 @@ use tamis::recover::student::{Arithmetic, Checkpointing};
 
 use super::recover::{summary, watched};
 use crate::args;
-use crate::opened::{Kernels, Mode, Opened, kernels};
+use crate::opened::{Kernels, Mode, Opened, Room, kernels};
 use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::peak_memory;
@@ -41,7 +41,8 @@ fn train(args: &args::Pretrain, plan: &Plan, begin: u64) -> anyhow::Result<Accou
     let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
     let how = Arithmetic { ops: &*ops, cache, exact: false, checkpointing: Checkpointing::Off };
     let mut account = watched("pretrain", args.shared.quiet, |watch| {
-        pretrain(plan, how, (&args.output, args.found.policy()), watch).map_err(|e| e.or_file(&args.config))
+        let target = (&*args.output, args.found.policy());
+        pretrain(plan, Some(Questions::default()), how, target, watch).map_err(|e| e.or_file(&args.config))
     })?;
     (account.begin_memory_bytes, account.peak_memory_bytes) = (begin, peak_memory().unwrap_or(0));
     Ok(account)
@@ -61,7 +62,7 @@ fn grades(args: &args::Pretrain, plan: &Plan) -> anyhow::Result<Option<Grades>> 
     };
     let spec = args.output.to_string_lossy();
     Checkpoint::open(&spec)?;
-    let opened = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?)?;
+    let opened = Opened::load(&spec, kernels(args.shared.threads, Mode::EXACT)?, Room::exam())?;
     Ok(Some(examine(&opened.engine, &opened.tokenizer, &corpus.plan(), Questions::default())?))
 }
 

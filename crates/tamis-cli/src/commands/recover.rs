@@ -7,6 +7,7 @@ use serde_json::json;
 use tamis::calibrate::Documents;
 use tamis::error::Error;
 use tamis::load::Checkpoint;
+use tamis::memory::available;
 use tamis::recover::estimate::Estimate;
 use tamis::recover::report::{Account, Point};
 use tamis::recover::run::{Event, Run, Watch};
@@ -21,7 +22,7 @@ mod flags;
 mod local;
 mod stages;
 
-use super::compress::token_stream;
+use super::compress::{there, token_stream};
 use crate::args::{self, RecoverMethod, ScheduleName, TrainPart};
 use crate::opened::{Kernels, Mode, kernels};
 use crate::stop;
@@ -242,10 +243,12 @@ fn spec(args: &args::Recover) -> Spec {
 }
 
 fn dry_run(args: &args::Recover, settings: &Settings, estimate: &Estimate) -> anyhow::Result<()> {
+    let available = available();
     if args.shared.json {
-        return print_json(
-            &json!({ "tamis": { "dry_run": true, "settings": settings, "estimate": estimate } }),
-        );
+        print_json(&json!({ "tamis": {
+            "dry_run": true, "settings": settings, "estimate": estimate, "available": available,
+        }}))?;
+        return Ok(estimate.plan().check()?);
     }
     let mut table = Table::new(&["memory", "planned"]);
     let parts = [
@@ -261,11 +264,15 @@ fn dry_run(args: &args::Recover, settings: &Settings, estimate: &Estimate) -> an
         ("peak", estimate.peak),
     ];
     parts.into_iter().for_each(|(name, bytes)| table.row(vec![name.into(), human_bytes(bytes)]));
-    let tokens = settings.steps * settings.batch * settings.length;
+    let tokens = settings.steps.saturating_mul(settings.batch).saturating_mul(settings.length);
     print_text(&format!(
-        "{table}\n{} steps of {} sequences of {} tokens, {tokens} in all\nnothing was written (--dry-run)\n",
-        settings.steps, settings.batch, settings.length
-    ))
+        "{table}{}\n{} steps of {} sequences of {} tokens, {tokens} in all\nnothing was written (--dry-run)\n",
+        there(available.as_ref()),
+        settings.steps,
+        settings.batch,
+        settings.length
+    ))?;
+    Ok(estimate.plan().check()?)
 }
 
 pub(crate) fn summary(account: &Account, output: &Path) -> String {

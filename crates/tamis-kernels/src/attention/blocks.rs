@@ -20,6 +20,7 @@ use half::{bf16, f16};
 
 use super::rows::Rows;
 use crate::aligned::{Line, numbers, numbers_mut};
+use crate::memory::OutOfMemory;
 use crate::slab::Slab;
 
 /// Positions in a block.
@@ -175,10 +176,13 @@ impl Blocks {
     }
 
     /// Makes room for `end` positions.
-    pub(super) fn grow(&mut self, end: usize) {
+    pub(super) fn grow(&mut self, end: usize) -> Result<(), OutOfMemory> {
         let page = PAGE / BLOCK * self.block_lines();
-        let count = self.pages.len().max(end.div_ceil(PAGE) * self.kv_heads);
-        self.pages.resize_with(count, || Slab::zeroed(page));
+        let more = (end.div_ceil(PAGE) * self.kv_heads).saturating_sub(self.pages.len());
+        for _ in 0..more {
+            self.pages.push(Slab::take(page)?);
+        }
+        Ok(())
     }
 
     /// Lines of one head in one block.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::blocks::{Blocks, Code};
 use super::rows::Rows;
+use crate::memory::{OutOfMemory, tried};
 
 /// The cache has no room for more positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,19 +115,29 @@ impl KvLayer {
         if end > self.capacity {
             return Err(CacheFull { wanted: end, capacity: self.capacity });
         }
+        self.grow(end).unwrap_or_else(|none| none.give_up());
         match &mut self.store {
             Store::Rows(rows) => {
-                rows.grow(end, self.capacity);
                 rows.put_keys(self.len, k);
                 rows.put_values(self.len, v);
             }
-            Store::Blocks(blocks) => {
-                blocks.grow(end);
-                blocks.put(self.len, k, v);
-            }
+            Store::Blocks(blocks) => blocks.put(self.len, k, v),
         }
         self.len = end;
         Ok(())
+    }
+
+    /// Makes room for `end` positions in all, at most as many as there may be, where there is memory for them;
+    /// without it, [`KvLayer::append`] does, and a process that has no memory ends there.
+    pub fn reserve(&mut self, end: usize) -> Result<(), OutOfMemory> {
+        tried(|| self.grow(end.min(self.capacity)))
+    }
+
+    fn grow(&mut self, end: usize) -> Result<(), OutOfMemory> {
+        match &mut self.store {
+            Store::Rows(rows) => rows.grow(end, self.capacity),
+            Store::Blocks(blocks) => blocks.grow(end),
+        }
     }
 
     /// Positions held.

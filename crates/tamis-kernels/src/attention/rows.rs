@@ -7,6 +7,7 @@
 #[cfg(test)]
 use crate::aligned::Line;
 use crate::aligned::{Aligned, numbers, numbers_mut};
+use crate::memory::OutOfMemory;
 
 /// Positions in a block of keys; also the padding of a value row.
 pub(super) const BLOCK: usize = 16;
@@ -30,16 +31,17 @@ impl Rows {
     }
 
     /// Makes room for `end` positions; grows by half, never beyond the capacity.
-    pub(super) fn grow(&mut self, end: usize, capacity: usize) {
+    pub(super) fn grow(&mut self, end: usize, capacity: usize) -> Result<(), OutOfMemory> {
         let per_block = self.kv_heads * self.head_dim;
         let held = self.keys.room() / per_block * BLOCK;
         if end > held {
             let room = end.max(held + held / 2).min(capacity).next_multiple_of(BLOCK);
-            self.keys.reserve(room / BLOCK * per_block);
-            self.values.reserve(room * self.value_stride() / BLOCK);
+            self.keys.reserve(room / BLOCK * per_block)?;
+            self.values.reserve(room * self.value_stride() / BLOCK)?;
         }
         self.keys.extend(end.div_ceil(BLOCK) * per_block);
         self.values.extend(end * self.value_stride() / BLOCK);
+        Ok(())
     }
 
     /// Writes keys `[m, kv_heads * head_dim]` of the positions from `start` on; there is room.

@@ -2,7 +2,6 @@
 //! looked up: the best of a few short runs of kernels that do nothing else.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,8 +11,8 @@ use tamis_kernels::roofline::{CHAINS, arithmetic, read};
 pub use tamis_kernels::roofline::Unit;
 
 use super::{Case, TestCost};
-use crate::disk::read_text;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
+use crate::memory::{check_threads, reserve, unused};
 use crate::ops::{Isa, Precision};
 
 /// One run lasts at least this long, so that starting the threads does not count.
@@ -92,7 +91,7 @@ impl Machine {
     /// Bytes a second at which `threads` threads together read a buffer of `bytes` bytes again and
     /// again, each its own share. A buffer that fits a cache measures the cache.
     ///
-    /// Errors: there is no memory for the buffer ([`Kind::Memory`]).
+    /// Errors: there is no memory for the buffer ([`Kind::Memory`](crate::Kind::Memory)).
     pub fn bandwidth(&mut self, threads: NonZeroUsize, bytes: usize) -> Result<f64> {
         let key = (threads, bytes);
         if let Some((_, known)) = self.bandwidths.iter().find(|(k, _)| *k == key) {
@@ -100,7 +99,7 @@ impl Machine {
         }
         let values = (bytes / size_of::<f32>()).max(1);
         self.grow(values)?;
-        let cpu = Cpu::new(self.isa, threads.get());
+        let cpu = self.cpu(threads)?;
         let data = &self.buffer[..values];
         let once = |passes: usize| {
             let begin = Instant::now();
@@ -113,16 +112,16 @@ impl Machine {
     }
 
     /// Operations a second of `unit` in the registers of `threads` cores; none where the
-    /// instruction set has no such unit.
-    pub fn peak(&mut self, threads: NonZeroUsize, unit: Unit) -> Option<f64> {
+    /// instruction set has no such unit. Errors: as many threads cannot be started.
+    pub fn peak(&mut self, threads: NonZeroUsize, unit: Unit) -> Result<Option<f64>> {
         let key = (threads, unit);
         if let Some((_, known)) = self.peaks.iter().find(|(k, _)| *k == key) {
-            return Some(*known);
+            return Ok(Some(*known));
         }
         if !unit.is_on(self.isa) {
-            return None;
+            return Ok(None);
         }
-        let cpu = Cpu::new(self.isa, threads.get());
+        let cpu = self.cpu(threads)?;
         let rate = |chains: usize| {
             let once = |rounds: usize| {
                 let begin = Instant::now();
@@ -133,7 +132,13 @@ impl Machine {
         };
         let best = CHAINS.into_iter().map(rate).fold(0.0, f64::max);
         self.peaks.push((key, best));
-        Some(best)
+        Ok(Some(best))
+    }
+
+    fn cpu(&self, threads: NonZeroUsize) -> Result<Cpu> {
+        let cpu = Cpu::new(self.isa, threads.get());
+        check_threads(cpu.pool.threads(), threads.get())?;
+        Ok(cpu)
     }
 
     /// What a case with this cost is held against. The buffer is as large as what a single token
@@ -141,7 +146,7 @@ impl Machine {
     pub fn limits(&mut self, case: &Case, cost: TestCost, precision: Precision) -> Result<Limits> {
         let mut limits = Limits::default();
         if let Some(bytes) = cost.generate.bytes.checked_div(case.test.generate() as u64) {
-            let buffer = buffer_bytes(bytes, free_memory());
+            let buffer = buffer_bytes(bytes, unused());
             limits.read = Some(Bandwidth { rate: self.bandwidth(case.threads, buffer)?, buffer });
         }
         if case.test.prompt() > 0 {
@@ -150,7 +155,7 @@ impl Machine {
                 Precision::Bf16 if Unit::Bf16.is_on(self.isa) => Unit::Bf16,
                 Precision::F32 | Precision::Bf16 | Precision::Int8 => Unit::F32,
             };
-            limits.peak = self.peak(case.threads, unit).map(|rate| Peak { rate, unit });
+            limits.peak = self.peak(case.threads, unit)?.map(|rate| Peak { rate, unit });
         }
         Ok(limits)
     }
@@ -168,13 +173,13 @@ impl Machine {
                 gb_per_second: None,
                 gop_per_second: None,
             };
-            for buffer in sizes(threads, free_memory()) {
+            for buffer in sizes(threads, unused()) {
                 let rate = self.bandwidth(threads, buffer)?;
                 let (buffer_bytes, gb_per_second) = (Some(buffer), Some(rate / 1e9));
                 rows.push(LimitRow { buffer_bytes, gb_per_second, ..row.clone() });
             }
             for unit in Unit::ALL {
-                if let Some(rate) = self.peak(threads, unit) {
+                if let Some(rate) = self.peak(threads, unit)? {
                     rows.push(LimitRow {
                         limit: unit.name(),
                         gop_per_second: Some(rate / 1e9),
@@ -190,10 +195,7 @@ impl Machine {
     /// same page of zeros, which no memory is read for.
     fn grow(&mut self, values: usize) -> Result<()> {
         let more = values.saturating_sub(self.buffer.len());
-        self.buffer.try_reserve_exact(more).map_err(|_| {
-            Error::new(Kind::Memory, format!("no memory for a buffer of {values} numbers"))
-                .next("leave --roofline out or free memory")
-        })?;
+        reserve(&mut self.buffer, more).map_err(|e| e.next("leave --roofline out or free memory"))?;
         self.buffer.extend((self.buffer.len()..values).map(|i| (i % 1000) as f32));
         Ok(())
     }
@@ -224,16 +226,6 @@ fn sizes(threads: NonZeroUsize, free: Option<u64>) -> Vec<usize> {
     sizes.into_iter().filter(fits).collect()
 }
 
-/// Bytes that can be allocated without driving anything out, where the system tells (Linux).
-fn free_memory() -> Option<u64> {
-    available(&read_text(Path::new("/proc/meminfo"), 1 << 20).ok()?)
-}
-
-fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,8 +252,6 @@ mod tests {
         assert_eq!(buffer_bytes(80 << 20, Some(100 << 20)), 50 << 20);
         assert_eq!(buffer_bytes(9 << 40, None), LARGEST);
         assert_eq!(buffer_bytes(3, Some(0)), SMALLEST);
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   7 kB\n"), Some(7 << 10));
-        assert_eq!(available("MemTotal: 9 kB\n"), None);
     }
 
     #[test]
@@ -292,7 +282,7 @@ mod tests {
                 // measured once: a second measurement would not be the same to the last bit
                 assert_eq!(machine.limits(&case, cost, Precision::F32).unwrap(), limits);
             }
-            assert_eq!(machine.peak(NonZeroUsize::MIN, Unit::Bf16).is_some(), isa.has_bf16());
+            assert_eq!(machine.peak(NonZeroUsize::MIN, Unit::Bf16).unwrap().is_some(), isa.has_bf16());
         }
     }
 }

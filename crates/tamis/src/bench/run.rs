@@ -79,10 +79,10 @@ impl<'a> Bench<'a> {
     /// Runs a case and calls `after` when a run ends, the fill of the cache not counted.
     ///
     /// Errors: the case is longer than the decoder's context
-    /// ([`Decoder::extend_context`] raises it).
+    /// ([`Decoder::extend_context`] raises it); so many threads cannot be started.
     pub fn run(&mut self, case: &Case, after: &mut dyn FnMut()) -> Result<Vec<Sample>> {
         let Rules { isa, precision, repetitions, warmup, .. } = self.rules;
-        let ops = Cpu::new(isa, case.threads.get(), precision);
+        let ops = Cpu::started(isa, case.threads.get(), precision)?;
         self.fill(&ops, case)?;
         if warmup == Warmup::Once {
             self.time(&ops, case.test.warmup(), case)?;

@@ -17,6 +17,7 @@ use half::bf16;
 use super::Windows;
 use crate::compress::Gram;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::block::{Block, Pass, Role, Span};
 use crate::model::config::Config;
 use crate::model::decoder::Stem;
@@ -84,8 +85,8 @@ struct Sum {
 }
 
 impl Sum {
-    fn new(size: usize) -> Self {
-        Self { size, tokens: 0, sum: vec![0.0; size * size] }
+    fn new(size: usize) -> Result<Self> {
+        Ok(Self { size, tokens: 0, sum: memory::zeros(size * size)? })
     }
     fn add(&mut self, ops: &dyn Ops, x: &[f32]) {
         self.tokens += (x.len() / self.size) as u64;
@@ -112,7 +113,8 @@ impl<'a> Walk<'a> {
         let length = windows.length();
         let together = (ROWS / length).clamp(1, windows.count());
         let positions: Vec<usize> = (0..together).flat_map(|_| 0..length).collect();
-        let mut x = Vec::with_capacity(windows.tokens().len() * config.hidden);
+        let mut x = Vec::new();
+        memory::reserve(&mut x, windows.tokens().len() * config.hidden)?;
         for window in windows.tokens().chunks_exact(length) {
             x.extend(stem.embed(ops, config, window, &positions[..length])?);
         }
@@ -147,30 +149,27 @@ impl<'a> Walk<'a> {
     pub fn bytes(config: &Config, tokens: u64) -> u64 {
         let attention = config.heads * config.head_dim;
         let kept = config.hidden * 4 + config.intermediate.max(attention) * 2;
-        // the widest moments of a batch: gate, up, down's input; or h, q, k, v, the mix
-        let mlp = 3 * config.intermediate + 2 * config.hidden;
-        let mix = 2 * config.hidden + 4 * attention + 4 * config.kv_heads * config.head_dim;
-        tokens * kept as u64 + (ROWS as u64).min(tokens) * 4 * mlp.max(mix) as u64
+        tokens * kept as u64 + (ROWS as u64).min(tokens) * 4 * config.widest()
     }
 
     /// Goes through a block, replacing its linears group by group.
     pub fn compress(&mut self, block: &mut Block, replace: &mut Replace<'_>) -> Result<()> {
         let (config, workers) = (self.frame.config, self.frame.workers);
-        let (mut seen, mut values) = (Sum::new(config.hidden), Sum::new(config.hidden));
+        let (mut seen, mut values) = (Sum::new(config.hidden)?, Sum::new(config.hidden)?);
         self.show_attention_input(block, &mut seen, &mut values);
         replace(&[Role::Q, Role::K], seen.finish(workers)?, block)?;
         replace(&[Role::V], values.finish(workers)?, block)?;
 
-        let mut seen = Sum::new(config.heads * config.head_dim);
+        let mut seen = Sum::new(config.heads * config.head_dim)?;
         self.mix_attention(block, Some(&mut seen));
         replace(&[Role::O], seen.finish(workers)?, block)?;
 
-        let mut seen = Sum::new(config.hidden);
+        let mut seen = Sum::new(config.hidden)?;
         self.finish_attention(block, Some(&mut seen));
         let inputs: &[Role] = if config.activation.gated() { &[Role::Gate, Role::Up] } else { &[Role::Up] };
         replace(inputs, seen.finish(workers)?, block)?;
 
-        let mut seen = Sum::new(config.intermediate);
+        let mut seen = Sum::new(config.intermediate)?;
         self.mix_mlp(block, Some(&mut seen));
         replace(&[Role::Down], seen.finish(workers)?, block)?;
 

@@ -6,8 +6,13 @@
 //! the inverse Gram matrix (Frantar 2022, arXiv 2210.17323, step 1).
 
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread::{Builder, ScopedJoinHandle};
+
+use crate::error::Result;
+use crate::memory::check_threads;
 
 /// How many threads may work at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +25,21 @@ impl Threads {
     /// `count` threads.
     pub fn new(count: NonZeroUsize) -> Self {
         Self(count)
+    }
+
+    /// `count` threads. Errors: [`Kind::Memory`](crate::Kind::Memory), where so many cannot be started at once.
+    pub fn started(count: NonZeroUsize) -> Result<Self> {
+        let door = Mutex::new(());
+        let wait = || drop(door.lock());
+        let started = std::thread::scope(|scope| {
+            let closed = door.lock();
+            let start = |_| Builder::new().spawn_scoped(scope, wait).ok();
+            let started = (0..count.get()).map_while(start).count();
+            drop(closed);
+            started
+        });
+        check_threads(started, count.get())?;
+        Ok(Self(count))
     }
 
     /// Their number.
@@ -40,11 +60,13 @@ impl Threads {
             std::iter::from_fn(take).map(|task| (task, f(task))).collect::<Vec<_>>()
         };
         let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.0.get().min(tasks)).map(|_| scope.spawn(work)).collect();
-            workers
-                .into_iter()
-                .flat_map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
+            let start = |_| Builder::new().spawn_scoped(scope, work).ok();
+            let workers: Vec<_> = (0..self.0.get().min(tasks)).map_while(start).collect();
+            // Those that run take the tasks of one that could not be started.
+            let own = if workers.is_empty() { work() } else { Vec::new() };
+            let join =
+                |worker: ScopedJoinHandle<_>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+            workers.into_iter().flat_map(join).chain(own).collect()
         });
         done.sort_unstable_by_key(|(task, _)| *task);
         done.into_iter().map(|(_, result)| result).collect()
@@ -63,6 +85,12 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_are_started_before_they_are_counted_on() {
+        assert_eq!(Threads::started(NonZeroUsize::MIN).unwrap(), Threads::ONE);
+        assert_eq!(Threads::started(NonZeroUsize::new(3).unwrap()).unwrap().count(), 3);
+    }
 
     #[test]
     fn results_come_in_order_for_any_number_of_threads() {

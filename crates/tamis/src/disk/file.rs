@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::memory::zeros;
 
 /// An open regular file and its length at that time.
 #[derive(Debug)]
@@ -58,21 +59,11 @@ impl DataFile {
         if end.is_none_or(|end| end > self.len) {
             return Err(Error::bad_data("the file ends before its data").file(&self.path).offset(offset));
         }
-        let mut data = zeroed::<T>(count).map_err(|e| e.file(&self.path))?;
+        let mut data = zeros::<T>(count).map_err(|e| e.file(&self.path))?;
         let raw = bytemuck::cast_slice_mut(&mut data);
         read_at(&self.file, raw, offset).map_err(|e| Error::reading(&self.path, &e).offset(offset))?;
         Ok(data)
     }
-}
-
-/// `count` zeros, or [`Kind::Memory`] instead of an abort.
-fn zeroed<T: Pod>(count: usize) -> Result<Vec<T>> {
-    let mut data = Vec::new();
-    data.try_reserve_exact(count).map_err(|_| {
-        Error::new(Kind::Memory, format!("no memory for {count} values of {} bytes", size_of::<T>()))
-    })?;
-    data.resize(count, T::zeroed());
-    Ok(data)
 }
 
 /// Opens a file of ours to read and write, and creates it where it is missing; what is in it stays. Errors: a link

@@ -14,7 +14,7 @@ pub use divergence::Divergence;
 pub use perplexity::Perplexity;
 pub use protocol::{Encode, Protocol, Specials};
 pub use scorecard::Scorecard;
-pub use walk::{Evaluation, Report};
+pub use walk::{CHUNK, Evaluation, Report};
 pub use windows::{Bos, Document, Window, Windows};
 
 /// How far a long job is.

@@ -13,6 +13,7 @@ use super::Progress;
 use super::divergence::{Divergence, Sample};
 use super::perplexity::Perplexity;
 use super::windows::{Window, Windows};
+use crate::compress::Threads;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Continuation, LanguageModel, Rows, logits};
 use crate::units::Alpha;
@@ -222,22 +223,9 @@ fn each_row<T: Send>(
     threads: NonZeroUsize,
     f: impl Fn(usize) -> Option<T> + Sync,
 ) -> Vec<Option<T>> {
-    let mut results: Vec<Option<T>> = (0..rows).map(|_| None).collect();
     let share = rows.div_ceil(threads.get()).max(1);
-    let fill = &|part: usize, out: &mut [Option<T>]| {
-        out.iter_mut().enumerate().for_each(|(i, slot)| *slot = f(part * share + i));
-    };
-    std::thread::scope(|scope| {
-        let mut parts = results.chunks_mut(share).enumerate();
-        let own = parts.next();
-        for (part, out) in parts {
-            scope.spawn(move || fill(part, out));
-        }
-        if let Some((part, out)) = own {
-            fill(part, out);
-        }
-    });
-    results
+    let part = |part: usize| (part * share..rows.min((part + 1) * share)).map(&f).collect::<Vec<_>>();
+    Threads::new(threads).map(rows.div_ceil(share), part).into_iter().flatten().collect()
 }
 
 #[cfg(test)]

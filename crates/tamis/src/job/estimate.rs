@@ -9,10 +9,13 @@
 use serde::Serialize;
 
 use super::allocate::{LOGIT_ROWS, assume, judged};
-use super::run::{Job, Plans, linear_names};
+use super::run::{Job, Plans};
 use crate::calibrate::Walk;
 use crate::error::Result;
 use crate::load::Checkpoint;
+use crate::memory::{self, PROGRAM};
+use crate::model::block::Role;
+use crate::model::footprint::Sizes;
 use crate::recipe::Over;
 
 /// Bytes a run will take.
@@ -44,10 +47,13 @@ pub struct Estimate {
 /// Bytes for each weight of a linear while all are compared: as it was, as it becomes, score, place in the order, flag.
 const COMPARED: u64 = 4 + 4 + 4 + 8 + 1;
 
-/// Measured resident size of the command with an open checkpoint and tokenizer.
-const PROGRAM: u64 = 64 << 20;
-
 impl Estimate {
+    /// What is refused where there is less memory.
+    pub fn plan(&self) -> memory::Plan<'static> {
+        let smaller = "use fewer --samples, a smaller --length or fewer --threads";
+        memory::Plan { what: "compressing this model", bytes: self.peak, smaller }
+    }
+
     /// Plans `job`. Errors: those of resolving the recipe.
     pub fn of(job: &Job<'_>) -> Result<Self> {
         let mut plans = Plans::resolve(job.checkpoint, job.recipe)?;
@@ -73,6 +79,16 @@ impl Estimate {
         let (block, program, disk) = (sizes.block, PROGRAM, result * 2);
         Ok(Self { activations, block, bench, embedding, allocation, program, peak, source, result, disk })
     }
+}
+
+/// Writing a model again: its largest part as it is stored and as it is written, at most at 32 bits, and copies of
+/// its largest matrix.
+pub(super) fn rewriting(checkpoint: &Checkpoint) -> memory::Plan<'static> {
+    let (config, sizes) = (checkpoint.config(), Sizes::of(checkpoint));
+    let block: u64 = Role::ALL.iter().map(|role| role.shape(config)).map(|(m, n)| m as u64 * n as u64).sum();
+    let written = 4 * block.max(config.vocab as u64 * config.embedding_width as u64);
+    let bytes = PROGRAM + sizes.block.max(sizes.embedding) + written + 3 * 4 * sizes.largest;
+    memory::Plan { what: "writing this model again", bytes, smaller: "use a machine with more memory" }
 }
 
 /// The pass over the dense model: its windows, one block on the bench, and for each model on trial a held-out
@@ -110,30 +126,4 @@ fn bench(config: &crate::model::Config) -> u64 {
 fn refits(config: &crate::model::Config, threads: usize) -> u64 {
     let k = config.intermediate.max(config.heads * config.head_dim) as u64;
     threads as u64 * k * k * 3 * 8
-}
-
-struct Sizes {
-    block: u64,
-    largest: u64,
-    embedding: u64,
-}
-
-impl Sizes {
-    fn of(checkpoint: &Checkpoint) -> Self {
-        let config = checkpoint.config();
-        let tensors = checkpoint.tensors().tensors();
-        let names = config.architecture.family().names;
-        let of_prefix = |prefix: &str| -> u64 {
-            tensors.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, info)| info.bytes).sum()
-        };
-        let block = (0..config.layers.len()).map(|i| of_prefix(&format!("{}.{i}.", names.block))).max();
-        let weights = |name: &String| tensors.get(&format!("{name}.weight"));
-        let names_of_linears = linear_names(config);
-        let sizes = names_of_linears.iter().filter_map(weights).map(|i| i.shape.iter().product::<usize>());
-        Self {
-            block: block.unwrap_or(0),
-            largest: sizes.max().unwrap_or(0) as u64,
-            embedding: of_prefix(names.embedding),
-        }
-    }
 }

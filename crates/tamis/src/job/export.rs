@@ -4,17 +4,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bytemuck::Zeroable;
 use half::{bf16, f16};
 use serde_json::json;
 use tamis_kernels::pack::{DenseF32, DenseHalf, HalfData, RowSource};
 
+use super::estimate::rewriting;
 use super::rewrite::{Notes, rewrite};
 use super::run::linear_roles;
 use crate::artifact::{Existing, Manifest, Resume, Stored};
 use crate::compress::Threads;
 use crate::disk::digest::sha256;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::load::Checkpoint;
+use crate::memory::zeros;
 use crate::model::Weight;
 use crate::model::block::Role;
 use crate::units::Alpha;
@@ -31,6 +34,7 @@ pub fn export(
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Manifest> {
     check_shapes(checkpoint)?;
+    rewriting(checkpoint).check()?;
     let recipe = json!({ "export": { "alpha": alpha } });
     let notes = Notes { identity: sha256(recipe.to_string().as_bytes()), recipe, seed: 0 };
     let change = |_: &str, stored: Stored| match stored {
@@ -98,18 +102,13 @@ fn fits(w: &dyn RowSource, threads: Threads) -> (bool, bool) {
 }
 
 /// All weights as `narrow` makes them. Errors: more of them than memory holds.
-fn converted<T: Copy + Default + Send>(
+fn converted<T: Zeroable + Copy + Send>(
     w: &dyn RowSource,
     threads: Threads,
     narrow: impl Fn(f32) -> T + Sync,
 ) -> Result<Vec<T>> {
     let (rows, cols) = (w.rows(), w.cols());
-    let mut all = Vec::new();
-    all.try_reserve_exact(rows * cols).map_err(|e| {
-        Error::new(Kind::Memory, format!("no memory for {rows}x{cols} dense weights: {e}"))
-            .next("export on a machine with more memory")
-    })?;
-    all.resize(rows * cols, T::default());
+    let mut all = zeros(rows * cols).map_err(|e| e.next("export on a machine with more memory"))?;
     let mut pieces: Vec<&mut [T]> = all.chunks_mut((ROWS * cols).max(1)).collect();
     threads.each(&mut pieces, |piece, out| {
         let mut values = vec![0.0; cols];

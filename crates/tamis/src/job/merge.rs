@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::json;
 use tamis_kernels::pack::{BitmapData, BlockData};
 
+use super::estimate::rewriting;
 use super::rewrite::{Notes, rewrite, storable};
 use crate::artifact::{Existing, Manifest, Resume, Stored};
 use crate::disk::digest::sha256;
@@ -47,6 +48,7 @@ impl Merge<'_> {
     /// lost and may not be, before anything is written; those of loading and writing.
     pub fn run(&self, watch: &mut dyn FnMut(usize, usize)) -> Result<Manifest> {
         self.check()?;
+        rewriting(self.checkpoint).check()?;
         let Losses { keep_zeros, dequantise } = self.losses;
         let digest = self.digest();
         let notes = Notes {

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::allocate::{Share, allocate, assume, check_texts};
+use super::estimate::Estimate;
 use super::outcome::Outcome;
 use super::parts::{block_tensors, end_bits_per_weight, head_tensors, names_of, restore, stem_tensors};
 use super::permute;
@@ -119,6 +120,7 @@ impl Job<'_> {
         if let Some(outcome) = self.finished()? {
             return Ok(outcome);
         }
+        Estimate::of(self)?.plan().check()?;
         let mut plans = self.plans()?;
         let mut writer = self.writer()?;
         let finished = writer.as_ref().map_or(0, |writer| writer.finished().len());

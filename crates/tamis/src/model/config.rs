@@ -50,6 +50,16 @@ pub struct Config {
     pub layers: Vec<Layer>,
 }
 
+impl Config {
+    /// Numbers of a token at the widest moment of a block: gate, up, down's input; or h, q, k, v, the mix.
+    pub fn widest(&self) -> u64 {
+        let attention = self.heads * self.head_dim;
+        let mlp = 3 * self.intermediate + 2 * self.hidden;
+        let mix = 2 * self.hidden + 4 * attention + 4 * self.kv_heads * self.head_dim;
+        mlp.max(mix) as u64
+    }
+}
+
 /// What differs from layer to layer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Layer {

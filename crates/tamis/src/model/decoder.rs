@@ -10,6 +10,7 @@ use super::rotation::Rotation;
 use super::{Linear, NormWeights, Weight};
 use crate::error::{Error, Result};
 use crate::load::Checkpoint;
+use crate::memory;
 use crate::ops::{CacheType, KvLayer, Ops};
 use crate::units::Alpha;
 
@@ -58,6 +59,14 @@ impl KvCache {
     pub fn new(config: &Config, capacity: usize, kind: CacheType) -> Self {
         let layer = || KvLayer::new(config.kv_heads, config.head_dim, capacity, kind);
         Self { layers: config.layers.iter().map(|_| layer()).collect() }
+    }
+    /// Makes room for `len` positions. Errors: [`Kind::Memory`](crate::Kind::Memory).
+    pub fn reserve(&mut self, len: usize) -> Result<()> {
+        let reserve = |layer: &mut KvLayer| layer.reserve(len).map_err(memory::none);
+        self.layers
+            .iter_mut()
+            .try_for_each(reserve)
+            .map_err(|e| e.next("use a shorter text, or --cache int8"))
     }
     /// Bytes that attention reads in one layer for one position.
     pub fn position_bytes(&self) -> usize {
@@ -310,13 +319,14 @@ impl Decoder {
         let config = &self.config;
         let mut tokens = Vec::new();
         let mut positions = Vec::new();
-        for sequence in batch.iter() {
+        for sequence in batch.iter_mut() {
             let (start, new) = (sequence.cache.len(), sequence.tokens.len());
             if start + new > config.context {
                 let problem =
                     format!("{} tokens exceed the model's context of {}", start + new, config.context);
                 return Err(Error::usage(problem).next("shorten the text"));
             }
+            sequence.cache.reserve(start + new)?;
             tokens.extend_from_slice(sequence.tokens);
             positions.extend(start..start + new);
         }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::adapter::Adapter;
 use super::decoder::{Decoder, KvCache, Sequence};
+use super::footprint::cache_bytes;
 use super::language_model::{Continuation, LanguageModel, Rows};
 use crate::error::{Error, Result};
+use crate::memory::Plan;
 use crate::ops::{CacheType, Ops};
 use crate::units::Alpha;
 
@@ -48,6 +50,12 @@ impl LanguageModel for Engine {
     }
     fn context(&self) -> usize {
         self.decoder.config().context
+    }
+    fn check_room(&self, tokens: usize) -> Result<()> {
+        let bytes = cache_bytes(self.decoder.config(), tokens, self.cache);
+        let what = &format!("keeping {tokens} more tokens of text");
+        Plan { what, bytes, smaller: "use a smaller --max-tokens, a shorter text or --cache int8" }
+            .check_more()
     }
     fn start(&self) -> Box<dyn Continuation + '_> {
         let cache = KvCache::new(self.decoder.config(), self.context(), self.cache);

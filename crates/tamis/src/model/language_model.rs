@@ -10,6 +10,11 @@ pub trait LanguageModel {
     fn vocab(&self) -> usize;
     /// Longest sequence.
     fn context(&self) -> usize;
+    /// Errors: [`Kind::Memory`](crate::Kind::Memory), where there is no room for `tokens` more tokens of a sequence.
+    fn check_room(&self, tokens: usize) -> Result<()> {
+        let _ = tokens;
+        Ok(())
+    }
     /// An empty sequence with its own cache.
     fn start(&self) -> Box<dyn Continuation + '_>;
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod decoder;
 pub mod engine;
 pub mod fields;
+pub mod footprint;
 pub mod gemma3;
 #[cfg(test)]
 mod golden_configs;

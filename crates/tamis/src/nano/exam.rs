@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::arithmetic::{Problem, Split, problems};
+use super::arithmetic::{Split, problems};
 use super::corpus::{CorpusPlan, Document, grammar_entropy, validation};
 use super::secrets::{CHANCE, Secret, Secrets};
 use super::tokenizer::SEPARATOR;
@@ -80,6 +80,55 @@ impl Grades {
     }
 }
 
+/// Prompts and what should follow them.
+type Asked = Vec<(String, String)>;
+
+/// All questions but those of grammar.
+struct Sheet {
+    facts: Asked,
+    seen: Asked,
+    new: Asked,
+    planted: Vec<(usize, Asked)>,
+    held_out: Asked,
+}
+
+impl Sheet {
+    fn of(plan: &CorpusPlan, questions: Questions) -> Result<Self> {
+        let two_steps = |split| {
+            let all = problems(split, plan.seed ^ 0x5eed).filter(|p| p.calculation.steps().len() == 2);
+            all.take(questions.problems).map(|p| (p.prompt, p.completion)).collect()
+        };
+        let facts = World::new(plan.seed).questions();
+        let step = (facts.len() / questions.facts.max(1)).max(1);
+        let secrets = Secrets::new(&plan.secrets, plan.seed)?;
+        let told = |secret: &Secret| (secret.prefix.clone(), secret.completion());
+        let planted = |times: &usize| {
+            let chosen = secrets.planted.iter().filter(|secret| secret.repetitions == *times);
+            (*times, chosen.map(told).collect())
+        };
+        Ok(Self {
+            facts: facts.into_iter().step_by(step).map(|q| (q.prompt, q.completion)).collect(),
+            seen: two_steps(Split::Training),
+            new: two_steps(Split::HeldOut),
+            planted: plan.secrets.repetitions.iter().map(planted).collect(),
+            held_out: secrets.held_out.iter().map(told).collect(),
+        })
+    }
+}
+
+/// The context that a model needs to give all right answers.
+pub fn context(tokenizer: &Tokenizer, plan: &CorpusPlan, questions: Questions) -> Result<usize> {
+    let Sheet { facts, seen, new, planted, held_out } = Sheet::of(plan, questions)?;
+    let planted = planted.into_iter().map(|(_, asked)| asked);
+    let mut longest = 0;
+    for (prompt, completion) in [facts, seen, new, held_out].into_iter().chain(planted).flatten() {
+        let tokens = |text: &str, special| tokenizer.encode(text, special).map(|ids| ids.len());
+        longest =
+            longest.max(tokens(&prompt, AddSpecial::AsTrained)? + tokens(&completion, AddSpecial::Nothing)?);
+    }
+    Ok(longest)
+}
+
 /// Examines `model` on the world of `plan`.
 pub fn examine(
     model: &dyn LanguageModel,
@@ -89,32 +138,16 @@ pub fn examine(
 ) -> Result<Grades> {
     let examiner = Examiner { model, tokenizer };
     let documents = validation(plan.seed, questions.grammar);
-    let two_steps = |split| problems(split, plan.seed ^ 0x5eed).filter(|p| p.calculation.steps().len() == 2);
-    let solved = |split| -> Result<Share> {
-        let asked: Vec<Problem> = two_steps(split).take(questions.problems).collect();
-        examiner.share(asked.iter().map(|p| (p.prompt.as_str(), p.completion.as_str())))
-    };
-    let facts = World::new(plan.seed).questions();
-    let step = (facts.len() / questions.facts.max(1)).max(1);
-    let secrets = Secrets::new(&plan.secrets, plan.seed)?;
-    let told = |secrets: &[Secret], times: Option<usize>| -> Result<Share> {
-        let chosen = secrets.iter().filter(|s| times.is_none_or(|times| s.repetitions == times));
-        let pairs: Vec<(String, String)> = chosen.map(|s| (s.prefix.clone(), s.completion())).collect();
-        examiner.share(pairs.iter().map(|(prompt, completion)| (prompt.as_str(), completion.as_str())))
-    };
-    let mut by_repetition = Vec::new();
-    for &times in &plan.secrets.repetitions {
-        by_repetition.push((times, told(&secrets.planted, Some(times))?));
-    }
+    let sheet = Sheet::of(plan, questions)?;
+    let planted = sheet.planted.iter().map(|(times, asked)| Ok((*times, examiner.share(asked)?)));
     Ok(Grades {
         grammar: examiner.nats_per_byte(&documents)?,
         entropy: grammar_entropy(&documents).per_byte(),
-        facts: examiner
-            .share(facts.iter().step_by(step).map(|q| (q.prompt.as_str(), q.completion.as_str())))?,
-        seen_problems: solved(Split::Training)?,
-        new_problems: solved(Split::HeldOut)?,
-        secrets: by_repetition,
-        held_out_secrets: told(&secrets.held_out, None)?,
+        facts: examiner.share(&sheet.facts)?,
+        seen_problems: examiner.share(&sheet.seen)?,
+        new_problems: examiner.share(&sheet.new)?,
+        secrets: planted.collect::<Result<_>>()?,
+        held_out_secrets: examiner.share(&sheet.held_out)?,
         chance: CHANCE,
     })
 }
@@ -143,7 +176,7 @@ impl Examiner<'_> {
         Ok(nats / bytes.max(1) as f64)
     }
 
-    fn share<'s>(&self, asked: impl Iterator<Item = (&'s str, &'s str)>) -> Result<Share> {
+    fn share(&self, asked: &[(String, String)]) -> Result<Share> {
         let mut share = Share { right: 0, asked: 0 };
         for (prompt, completion) in asked {
             share.asked += 1;
@@ -152,12 +185,13 @@ impl Examiner<'_> {
         Ok(share)
     }
 
-    /// Whether the likeliest continuation of `prompt` begins with `completion`.
+    /// Whether the likeliest continuation of `prompt` begins with `completion`; it does not where the context ends
+    /// before.
     fn answers(&self, prompt: &str, completion: &str) -> Result<bool> {
         let mut run = self.model.start();
         let mut tokens = self.tokenizer.encode(prompt, AddSpecial::AsTrained)?;
         let (mut said, mut logits) = (Vec::new(), Vec::new());
-        while said.len() < LONGEST {
+        while said.len() < LONGEST && run.len() + tokens.len() <= self.model.context() {
             run.push(&tokens, Alpha::ONE, Rows::Last, &mut logits)?;
             let Some(next) = argmax(&logits) else { return Ok(false) };
             if self.tokenizer.eos().contains(&next) {

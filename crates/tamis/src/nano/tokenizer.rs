@@ -8,6 +8,7 @@
 //! frequent the one with the smaller ids is merged first. A test pins the digest.
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 
 use serde_json::json;
 use tokenizers::models::TrainerWrapper;
@@ -18,8 +19,10 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
+use crate::compress::Threads;
 use crate::error::{Error, Result};
 use crate::load::tokenizer::{AddSpecial, Tokenizer};
+use crate::ops::default_threads;
 
 /// Stands before every document; its id is 0.
 pub const BEGIN: &str = "<|bos|>";
@@ -34,6 +37,8 @@ const SAMPLE: usize = 4_000_000;
 /// Trains on the first four megabytes of `texts` and gives the bytes of `tokenizer.json`.
 /// Its texts begin with [`BEGIN`] where special tokens are asked for.
 pub fn train<'a>(texts: impl Iterator<Item = &'a str> + Send) -> Result<Vec<u8>> {
+    // The trainer counts on as many threads, and would end the process where they cannot be started.
+    Threads::started(NonZeroUsize::new(default_threads()).unwrap_or(NonZeroUsize::MIN))?;
     let mut left = SAMPLE;
     let sample = texts.take_while(move |text| {
         let wanted = left > 0;

@@ -7,6 +7,8 @@ use tamis_kernels::quantized::{self, Product};
 use tamis_kernels::{Isa, activation, gram, norm, rope};
 
 use super::{Buffers, Ops, Precision};
+use crate::error::Result;
+use crate::memory::check_threads;
 use crate::model::config::{Activation, Norm};
 use crate::model::{Linear, NormWeights, Weight};
 use crate::units::Alpha;
@@ -21,10 +23,17 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// `precision` is that of the matrix products.
+    /// `precision` is that of the matrix products. Fewer threads than asked for where the system refuses one.
     pub fn new(isa: Isa, threads: usize, precision: Precision) -> Self {
         let kernels = tamis_kernels::Cpu::new(isa, threads);
         Self { kernels, precision, buffers: Buffers::default() }
+    }
+
+    /// The same. Errors: [`Kind::Memory`](crate::Kind::Memory), where so many threads cannot be started.
+    pub fn started(isa: Isa, threads: usize, precision: Precision) -> Result<Self> {
+        let cpu = Self::new(isa, threads, precision);
+        check_threads(cpu.kernels.pool.threads(), threads)?;
+        Ok(cpu)
     }
 
     /// The product with weights that are not tiled.
@@ -33,6 +42,14 @@ impl Cpu {
         layer.weight.with_rows(alpha, |w| linear(&self.kernels, x, w, rounding, y));
     }
 
+    /// Precision of the matrix products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+    /// Threads in all.
+    pub fn threads(&self) -> usize {
+        self.kernels.pool.threads()
+    }
     /// Instruction set and threads.
     pub(super) fn kernels(&self) -> &tamis_kernels::Cpu {
         &self.kernels

@@ -2,9 +2,12 @@
 //! nothing.
 //!
 //! ```text
-//! plan.rs    what a configuration file says        start.rs   the untrained model as a folder
+//! plan.rs      what a configuration file says        bounds.rs   what its numbers may be
+//! estimate.rs  what it takes                         start.rs    the untrained model as a folder
 //! ```
 
+mod bounds;
+mod estimate;
 pub mod plan;
 pub mod start;
 
@@ -19,8 +22,9 @@ use crate::artifact::{Existing, MANIFEST, Resume};
 use crate::calibrate::read_documents;
 use crate::disk::digest::sha256;
 use crate::disk::{self, RunFolder, atomic, inside, read_small};
-use crate::error::{Error, Result};
-use crate::load::Checkpoint;
+use crate::error::{Error, Kind, Result};
+use crate::load::{Checkpoint, Tokenizer};
+use crate::nano::exam::{self, Questions};
 use crate::nano::{Corpus, tokenizer, validation};
 use crate::recover::checkpoint;
 use crate::recover::report::Account;
@@ -35,18 +39,21 @@ use plan::{Data, Plan};
 
 /// Bytes of synthetic validation text.
 const VALIDATION: usize = 200_000;
-/// Largest tokenizer that is read.
-const TOKENIZER_LIMIT: u64 = 256 << 20;
 /// Folder of the untrained model inside the output folder.
 const START: &str = ".start";
 const PLAN: &str = "plan.json";
 /// Longest file of a run that is read.
 const LIMIT: u64 = 1 << 20;
+/// Largest `tokenizer.json`, and the largest of its configuration.
+const JSON_LIMIT: u64 = 256 << 20;
+const CONFIG_LIMIT: u64 = 16 << 20;
 
-/// Trains the model of `plan` and writes it to `output`. Errors: a folder with something that is not to be
-/// replaced; those of the texts, of training, of writing.
+/// Trains the model of `plan` and writes it to `output`; afterwards it can be examined with these questions. Errors: a
+/// folder with something that is not to be replaced; a context that the questions do not fit; too little memory; those
+/// of the texts, of training, of writing.
 pub fn pretrain(
     plan: &Plan,
+    questions: Option<Questions>,
     how: Arithmetic<'_>,
     (output, policy): (&Path, (Resume, Existing)),
     watch: &mut Watch<'_>,
@@ -63,8 +70,12 @@ pub fn pretrain(
     if !begun {
         check_finished(output, policy.1)?;
     }
+    estimate::plan(plan)?.check()?;
+    let raw = Raw::read(&plan.data)?;
+    let files = raw.files(&plan.data)?;
+    check_context(plan, questions, &files)?;
     let start = begin(&identity, (output, policy.0))?;
-    let prepared = Prepared::new(plan, &start)?;
+    let prepared = Prepared::new(plan, (raw, files), &start)?;
     let run = Run {
         workers: &Alone,
         checkpoint: &prepared.start,
@@ -109,12 +120,11 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(plan: &Plan, work: &RunFolder) -> Result<Self> {
-        let raw = Raw::read(&plan.data)?;
+    fn new(plan: &Plan, (raw, files): (Raw, Files), work: &RunFolder) -> Result<Self> {
         let folder = work.entry("model")?;
         if !folder.join(MANIFEST).exists() {
             let [.., tokenizer] = plan.data.files();
-            start::write(plan, raw.files(&plan.data)?, &folder).map_err(about(tokenizer))?;
+            start::write(plan, files, &folder).map_err(about(tokenizer))?;
         }
         let start = Checkpoint::open(&folder.to_string_lossy())?;
         let tokenizer = start.tokenizer()?;
@@ -130,7 +140,7 @@ impl Prepared {
         valid.truncate(windows * length);
         let train = stream(&raw.train).and_then(|tokens| Sequences::new(tokens, length));
         let texts = Texts { train: train.map_err(about(train_file))?, valid, also: None };
-        let settings = settings(plan, &texts);
+        let settings = settings(plan, texts.train.count());
         Ok(Self { start, texts, settings })
     }
 }
@@ -139,6 +149,9 @@ impl Prepared {
 fn about(file: Option<&Path>) -> impl Fn(Error) -> Error {
     move |e| file.map_or(e.clone(), |file| e.about(file))
 }
+
+/// Tokenizer and its configuration, by name.
+type Files = Vec<(String, Vec<u8>)>;
 
 /// Texts before they are tokens.
 struct Raw {
@@ -169,22 +182,38 @@ impl Raw {
     }
 
     /// Tokenizer and its configuration.
-    fn files(&self, data: &Data) -> Result<Vec<(String, Vec<u8>)>> {
-        let read = |path: &Path| read_small(path, TOKENIZER_LIMIT);
+    fn files(&self, data: &Data) -> Result<Files> {
         let (json, config) = match data {
             Data::Nano(_) => (tokenizer::train(self.public.iter().map(String::as_str))?, tokenizer::config()),
             Data::Files { tokenizer, .. } => {
                 let config = tokenizer.with_file_name("tokenizer_config.json");
-                (read(tokenizer)?, if config.exists() { read(&config)? } else { b"{}".to_vec() })
+                let beside =
+                    if config.exists() { read_small(&config, CONFIG_LIMIT)? } else { b"{}".to_vec() };
+                (read_small(tokenizer, JSON_LIMIT)?, beside)
             }
         };
         Ok(vec![("tokenizer.json".into(), json), ("tokenizer_config.json".into(), config)])
     }
 }
 
-fn settings(plan: &Plan, texts: &Texts) -> Settings {
+/// Refuses a context in which a question and its answer have no place.
+fn check_context(plan: &Plan, questions: Option<Questions>, files: &[(String, Vec<u8>)]) -> Result<()> {
+    let (Data::Nano(corpus), Some(questions)) = (&plan.data, questions) else { return Ok(()) };
+    let (_, json) = files.first().ok_or_else(|| Error::defect("a model without a tokenizer"))?;
+    let (needed, own) =
+        (exam::context(&Tokenizer::from_json(json)?, &corpus.plan(), questions)?, plan.model.context);
+    if needed <= own {
+        return Ok(());
+    }
+    let problem =
+        format!("model.context of {own} has no place for the {needed} tokens of a question of the exam");
+    Err(Error::new(Kind::Recipe, problem).next(format!("set it to {needed} or more")))
+}
+
+/// Settings for so many sequences of text.
+fn settings(plan: &Plan, sequences: usize) -> Settings {
     let training = &plan.training;
-    let batches = texts.train.count() as f64 / training.batch as f64;
+    let batches = sequences as f64 / training.batch as f64;
     let steps = (training.epochs * batches).ceil() as usize;
     Settings {
         spec: Spec {

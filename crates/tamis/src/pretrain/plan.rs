@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds;
 use crate::disk::read_text;
 use crate::error::{Error, Kind, Result};
 use crate::nano::CorpusPlan;
@@ -169,10 +170,13 @@ impl Training {
     }
 }
 
+/// Longest configuration that is read.
+
 impl Plan {
     /// Reads a file.
     pub fn from_file(path: &Path) -> Result<Self> {
-        Self::parse(&read_text(path, MAX_BYTES)?, path)
+        let invalid = |e: Error| if e.kind() == Kind::BadData { e.of_kind(Kind::Recipe) } else { e };
+        Self::parse(&read_text(path, MAX_BYTES).map_err(invalid)?, path)
     }
 
     /// Reads a text that came from `origin`. Errors name the line.
@@ -182,30 +186,12 @@ impl Plan {
             let error = Error::new(Kind::Recipe, e.message().to_owned()).file(origin);
             line.map_or(error.clone(), |line| error.line(line))
         })?;
-        plan.check().map_err(|e| e.or_file(origin))?;
+        bounds::check(&plan).map_err(|refused| refused.error(Some(text)).file(origin))?;
         Ok(plan)
     }
 
-    /// Refuses shapes that are no model.
+    /// Refuses numbers that make no model, no text and no training ([`Kind::Recipe`]).
     pub fn check(&self) -> Result<()> {
-        let Shape { hidden, intermediate, layers, heads, kv_heads, context, .. } = self.model;
-        let invalid = |problem: String| Err(Error::new(Kind::Recipe, problem));
-        let all = [hidden, intermediate, layers, heads, kv_heads, context];
-        if all.contains(&0) || all.iter().any(|n| *n > 1 << 20) {
-            return invalid("every number of [model] must lie between 1 and 2^20".into());
-        }
-        if !hidden.is_multiple_of(heads)
-            || !(hidden / heads).is_multiple_of(2)
-            || !heads.is_multiple_of(kv_heads)
-        {
-            return invalid(format!("{hidden} features are not {heads} heads of even width on {kv_heads}"));
-        }
-        if !hidden.is_multiple_of(16) || !intermediate.is_multiple_of(16) {
-            return invalid(format!("widths {hidden} and {intermediate} must be multiples of 16"));
-        }
-        if !(self.training.epochs > 0.0 && self.training.lr > 0.0 && self.training.batch > 0) {
-            return invalid("epochs, lr and batch must be above 0".into());
-        }
-        Ok(())
+        bounds::check(self).map_err(|refused| refused.error(None))
     }
 }

@@ -67,7 +67,7 @@ fn block(shape: &Shape, index: usize, random: &mut Random) -> Result<Vec<(String
     Ok(tensors)
 }
 
-fn config(shape: &Shape, vocab: usize) -> Map<String, Value> {
+pub(super) fn config(shape: &Shape, vocab: usize) -> Map<String, Value> {
     let config = json!({
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -88,7 +88,7 @@ fn config(shape: &Shape, vocab: usize) -> Map<String, Value> {
 }
 
 /// Entries of a `tokenizer.json`, rounded up to whole blocks of 16.
-fn vocabulary(json: &[u8]) -> Result<usize> {
+pub(super) fn vocabulary(json: &[u8]) -> Result<usize> {
     let bad = |e: String| Error::bad_data(format!("the tokenizer: {e}"));
     let value: Value = serde_json::from_slice(json).map_err(|e| bad(e.to_string()))?;
     let ids =

@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use super::crown::ROWS;
 use super::parameters::Parameters;
-use super::plan::{BlockPlan, Trained};
 use super::settings::Settings;
-use super::student::Student;
-use super::trainer::Texts;
+use super::survey::Survey;
+use crate::load::Checkpoint;
+use crate::memory::{PROGRAM, Plan};
+use crate::model::Config;
 use crate::model::block::Role;
-use crate::model::{Config, Decoder};
+use crate::model::footprint::Sizes;
 
 /// Bytes a run will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -39,56 +40,67 @@ pub struct Estimate {
     pub peak: u64,
 }
 
-/// Measured resident size of the command with an open checkpoint and its tokenizer.
-const PROGRAM: u64 = 80 << 20;
+/// What is known before anything is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// What training comes to.
+    pub survey: Survey,
+    /// Bytes of the teacher's weights.
+    pub teacher: u64,
+    /// Tokens of all texts.
+    pub tokens: usize,
+}
 
 impl Estimate {
-    /// Of training `student` with these settings.
-    pub fn of(student: &Student, teacher: Option<&Decoder>, settings: &Settings, texts: &Texts) -> Self {
-        let config = student.decoder.config();
-        let tokens = (settings.together() * settings.length) as u64;
-        let distilled = teacher.is_some() && settings.losses.distillation > 0.0;
-        let optimiser = Parameters::bytes(student.parameters.count());
-        let base = student.plan.blocks.iter().map(base).sum();
+    /// Of training a model like this with these settings.
+    pub fn of(config: &Config, known: Known, settings: &Settings) -> Self {
+        let Known { survey, teacher, tokens: text } = known;
+        let tokens = (settings.together() as u64).saturating_mul(settings.length as u64);
+        let distilled = teacher > 0 && settings.losses.distillation > 0.0;
+        let optimiser = Parameters::bytes(survey.trained);
+        let base = 4 * survey.base as u64;
         let tape = tape(config, settings, tokens);
         let work = back(config, tokens) + head(config, distilled) + weights(config);
         let streams = if settings.losses.feature > 0.0 { config.layers.len() + 1 } else { 0 };
         let features = 4 * tokens * (config.hidden * streams) as u64;
-        let student = model(&student.decoder);
-        let teacher = teacher.map_or(0, model);
-        let text = 4 * texts.tokens() as u64;
+        let (student, text) = (survey.running, 4 * text as u64);
         let peak = PROGRAM + text + student + teacher + optimiser + base + tape + features + work;
         Self { student, teacher, optimiser, base, tape, features, work, text, program: PROGRAM, peak }
     }
+
+    /// What is refused where there is less memory.
+    pub fn plan(&self) -> Plan<'static> {
+        let smaller =
+            "use --recompute, a smaller --length, another --method (lora) or fewer windows of --data";
+        Plan { what: "training this model", bytes: self.peak, smaller }
+    }
 }
 
-fn base(plan: &BlockPlan) -> u64 {
-    let of = |role: &Role| match &plan.linear(*role).weight {
-        Trained::Masked(_, _, base) => 4 * base.len() as u64,
-        _ => 0,
-    };
-    Role::ALL.iter().map(of).sum()
+/// Bytes of mending one block after the other, with `tokens` tokens of which `together` go through a block at once:
+/// streams of both models, a block of each, all of one trained, and the embeddings before that.
+pub(super) fn local((model, teacher): (&Checkpoint, &Checkpoint), tokens: usize, together: usize) -> u64 {
+    let (config, here, there) = (model.config(), Sizes::of(model), Sizes::of(teacher));
+    let (together, streams) = (together as u64, 2 * 4 * (tokens * config.hidden) as u64);
+    let numbers: usize =
+        Role::ALL.iter().map(|role| role.shape(config)).map(|(rows, cols)| rows * cols).sum();
+    let trained = Parameters::bytes(numbers) + 2 * numbers as u64 + weights(config);
+    let block = here.block + there.block + trained + 4 * together * block(config) + back(config, together);
+    PROGRAM + 4 * tokens as u64 + streams + block.max(here.embedding.max(there.embedding))
 }
 
-/// Bytes of all weights as they are held now; a tied head counts once.
-fn model(decoder: &Decoder) -> u64 {
-    let linears = |block: &crate::model::Block| {
-        Role::ALL.iter().filter_map(|role| block.linear(*role)).map(|l| l.weight.bytes()).sum::<usize>()
-    };
-    let head = if decoder.config().tied { 0 } else { decoder.crown().head().weight.bytes() };
-    let blocks: usize = decoder.blocks().iter().map(linears).sum();
-    (blocks + decoder.stem().embedding().weight.bytes() + head) as u64
-}
-
-/// What each block writes down, of all tokens: the stream twice, queries, keys, values, the mix, gate and up.
-fn tape(config: &Config, settings: &Settings, tokens: u64) -> u64 {
+/// Numbers that a block writes down of a token: the stream twice, queries, keys, values, the mix, gate and up.
+fn block(config: &Config) -> u64 {
     let (wide, narrow) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     let gate = usize::from(config.activation.gated());
     let raw = if config.qk_norm { wide + narrow } else { 0 };
-    let block = 2 * config.hidden + 2 * wide + 2 * narrow + raw + (1 + gate) * config.intermediate;
-    let layers = config.layers.len();
-    let floats = if settings.recompute { block + layers * config.hidden } else { layers * block };
-    4 * tokens * floats as u64
+    (2 * config.hidden + 2 * wide + 2 * narrow + raw + (1 + gate) * config.intermediate) as u64
+}
+
+/// What all blocks write down of all tokens.
+fn tape(config: &Config, settings: &Settings, tokens: u64) -> u64 {
+    let (block, layers) = (block(config), config.layers.len() as u64);
+    let floats = if settings.recompute { block + layers * config.hidden as u64 } else { layers * block };
+    4 * tokens * floats
 }
 
 /// The widest moment of a block on its way back: the MLP's gradients beside its inputs.

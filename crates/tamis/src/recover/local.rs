@@ -13,6 +13,7 @@ use rand_chacha::rand_core::SeedableRng;
 use serde::Serialize;
 
 use super::block::Trainee;
+use super::estimate::local;
 use super::feature::RowLosses;
 use super::gradient::{Dropout, Pass};
 use super::parameters::Parameters;
@@ -26,6 +27,7 @@ use crate::calibrate::{Windows, below};
 use crate::error::{Error, Kind, Result};
 use crate::job::rewrite::{Notes, Rewrite};
 use crate::load::Checkpoint;
+use crate::memory::{self, Plan};
 use crate::model::architecture::NormStorage;
 use crate::model::block::{NormRole, Role};
 use crate::model::decoder::Stem;
@@ -101,11 +103,15 @@ impl Reconstruction<'_> {
         self.settings.optimiser.check()
     }
 
-    /// Bytes that the streams and the largest moment of a block take, the models' blocks not counted.
-    pub fn stream_bytes(&self) -> u64 {
-        let config = self.checkpoint.config();
-        let tokens = self.windows.tokens().len() as u64;
-        3 * 4 * tokens * config.hidden as u64
+    /// Memory that the run will take.
+    pub fn plan(&self) -> Plan<'static> {
+        let (models, tokens) = ((self.checkpoint, self.teacher), self.windows.tokens().len());
+        let bytes = local(models, tokens, self.together() * self.windows.length());
+        Plan {
+            what: "mending block by block",
+            bytes,
+            smaller: "use fewer --sequences, or a smaller --length",
+        }
     }
 
     /// Carries out the run and writes the mended model; reports nothing where an earlier run was killed after all but
@@ -113,6 +119,7 @@ impl Reconstruction<'_> {
     /// block's loss ceases to be finite.
     pub fn carry_out(&self, output: &Path, notes: Notes, watch: &mut Watch<'_>) -> Result<Vec<BlockReport>> {
         self.check()?;
+        self.plan().check()?;
         let config = self.checkpoint.config();
         if finish_interrupted(output, &notes.identity(self.checkpoint)?, self.policy)?.is_some() {
             return Ok(Vec::new());
@@ -170,6 +177,7 @@ impl Reconstruction<'_> {
         let stem = Stem::load(checkpoint)?;
         let positions: Vec<usize> = (0..self.windows.length()).collect();
         let mut x = Vec::new();
+        memory::reserve(&mut x, self.windows.tokens().len() * checkpoint.config().hidden)?;
         for window in self.windows.tokens().chunks_exact(self.windows.length()) {
             x.extend(stem.embed(self.how.ops, checkpoint.config(), window, &positions)?);
         }

@@ -12,7 +12,7 @@
 //! save.rs         the trained model as a folder     local.rs        block by block, before all of it
 //! peft.rs         adapters as PEFT reads them       tensorboard.rs  event files
 //! curve.rs        a picture of a run                residual.rs     adapters that begin as what was taken away
-//! stages.rs       prune a little, train, prune more
+//! stages.rs       prune a little, train, prune more          survey.rs   what training a model comes to
 //! books.rs        what many processes keep on disk together    feature.rs     every block's output, against the teacher's
 //! ```
 
@@ -38,6 +38,7 @@ pub mod sequences;
 pub mod settings;
 pub mod stages;
 pub mod student;
+pub mod survey;
 pub mod teacher;
 pub mod tensorboard;
 pub mod trainable;

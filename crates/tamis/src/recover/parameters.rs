@@ -1,6 +1,8 @@
 //! The numbers that are trained: f32 masters, their gradients, and the two moments of AdamW, one
 //! vector each for every trained tensor. Knows no model.
 
+use crate::error::Result;
+use crate::memory::zeros;
 use crate::ops::Backward;
 use crate::ops::backward::AdamStep;
 
@@ -31,12 +33,12 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Adds a tensor; its gradients and moments are zero.
-    pub fn add(&mut self, name: String, values: Vec<f32>, decays: bool) -> Id {
-        let zeros = || vec![0.0; values.len()];
-        let (grads, m, v) = (zeros(), zeros(), zeros());
+    /// Adds a tensor; its gradients and moments are zero. Errors: there is no memory for these.
+    pub fn add(&mut self, name: String, values: Vec<f32>, decays: bool) -> Result<Id> {
+        let zeros = || zeros(values.len());
+        let (grads, m, v) = (zeros()?, zeros()?, zeros()?);
         self.list.push(Parameter { name, values, grads, m, v, decays });
-        self.list.len() - 1
+        Ok(self.list.len() - 1)
     }
     /// All of them.
     pub fn all(&self) -> &[Parameter] {
@@ -82,6 +84,6 @@ impl Parameters {
     }
     /// Bytes of masters, gradients and moments.
     pub fn bytes(count: usize) -> u64 {
-        16 * count as u64
+        (count as u64).saturating_mul(16)
     }
 }

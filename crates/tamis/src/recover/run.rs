@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::checkpoint::{self, FOLDER, Folder, Record, reported};
 use super::curve::Curve;
-use super::estimate::Estimate;
+use super::estimate::{Estimate, Known};
 use super::parameters::Parameters;
 use super::peft::{masters, write_adapter};
 use super::plan::Plan;
@@ -17,6 +17,7 @@ use super::save::{changed, save};
 use super::settings::Settings;
 use super::stages::{self, Place};
 use super::student::{Arithmetic, Student, mean_loss};
+use super::survey::Survey;
 use super::teacher::{self, Teacher};
 use super::trainable::{Method, prepare};
 use super::trainer::{Ended, Progress, Texts, Trainer, violations};
@@ -27,7 +28,9 @@ use crate::error::{Error, Kind, Result};
 use crate::job::rewrite::Notes;
 use crate::load::Checkpoint;
 use crate::load::adapter::ADAPTER_CONFIG;
+use crate::memory;
 use crate::model::Decoder;
+use crate::model::footprint::Sizes;
 use crate::workers::{Alone, Workers};
 
 /// Everything that a run needs.
@@ -82,6 +85,11 @@ pub enum Event<'a> {
 /// Sees every event; `Break` ends the run with everything saved.
 pub type Watch<'f> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'f;
 
+/// Bytes of all weights.
+fn stored(checkpoint: &Checkpoint) -> u64 {
+    Sizes::of(checkpoint).all
+}
+
 impl Run<'_> {
     /// Memory that the run will take. Errors: what [`Run::carry_out`] would say before it begins.
     pub fn estimate(&self) -> Result<Estimate> {
@@ -91,8 +99,14 @@ impl Run<'_> {
     }
 
     pub(super) fn planned(&self) -> Result<Estimate> {
-        let (student, teacher) = self.load()?;
-        Ok(Estimate::of(&student, teacher.as_ref(), self.settings, self.texts))
+        self.survey(&self.decoders()?.0)
+    }
+
+    /// The estimate of training this.
+    fn survey(&self, decoder: &Decoder) -> Result<Estimate> {
+        let survey = Survey::of(decoder, &self.settings.spec)?;
+        let known = Known { survey, teacher: self.teacher.map_or(0, stored), tokens: self.texts.tokens() };
+        Ok(Estimate::of(decoder.config(), known, self.settings))
     }
 
     /// Carries out the run; only the first worker writes, and knows how what it wrote measures. Errors: those
@@ -138,11 +152,10 @@ impl Run<'_> {
         if self.workers.is_first() {
             self.check_output()?;
         }
-        let (student, teacher) = self.load()?;
+        let (student, teacher, estimate) = self.load()?;
         if self.workers.is_first() && self.policy.0 == Resume::Never {
             self.clear()?;
         }
-        let estimate = Estimate::of(&student, teacher.as_ref(), self.settings, self.texts);
         let trained_parameters = student.parameters.count();
         let dense = self.dense(teacher.as_ref())?;
         let begun = watch(Event::Begin(&estimate, dense.valid.map(f64::exp)));
@@ -201,39 +214,51 @@ impl Run<'_> {
         self.check_cache()
     }
 
-    fn load(&self) -> Result<(Student, Option<Decoder>)> {
+    /// Both models, and what training them will take, before it is taken. Errors: [`Kind::Memory`](crate::Kind::Memory).
+    fn load(&self) -> Result<(Student, Option<Decoder>, Estimate)> {
+        let (decoder, teacher) = self.decoders()?;
+        let estimate = self.survey(&decoder)?;
+        estimate.plan().check()?;
+        let mut student = prepare(decoder, &self.settings.spec)?;
+        if let Some(dense) = teacher.as_ref().filter(|_| self.settings.residual) {
+            residual::start(&mut student, dense, self.settings.seed)?;
+        }
+        student.refresh(self.how)?;
+        Ok((student, teacher, estimate))
+    }
+
+    /// Both models as they are given.
+    fn decoders(&self) -> Result<(Decoder, Option<Decoder>)> {
         let ops = self.how.ops;
-        let mut student = prepare(Decoder::load(self.checkpoint, ops)?, &self.settings.spec)?;
         let largest = self.texts.train.largest() as usize;
         let vocab = self.checkpoint.config().vocab;
         if largest >= vocab {
             return Err(Error::bad_data(format!("token {largest} is not in a vocabulary of {vocab}"))
                 .next("the tokenizer is not that of the model: fetch both again"));
         }
-        let teacher = self.teacher.map(|checkpoint| {
-            if checkpoint.config().vocab != vocab {
-                let theirs = checkpoint.config().vocab;
+        let losses = self.settings.losses;
+        match self.teacher {
+            Some(teacher) if teacher.config().vocab != vocab => {
+                let theirs = teacher.config().vocab;
                 return Err(Error::usage(format!("the teacher has {theirs} tokens and the model {vocab}"))
                     .next("use the dense model that this one was made from"));
             }
-            self.check_shape(checkpoint)?;
-            Decoder::load(checkpoint, ops)
-        });
-        let teacher = teacher.transpose()?;
-        let losses = self.settings.losses;
-        if teacher.is_none() && (losses.feature > 0.0 || losses.distillation > 0.0) {
-            return Err(Error::usage("outputs can be compared only with those of a dense model")
-                .next("pass --teacher MODEL, or leave --distill and --feature out"));
+            Some(teacher) => self.check_shape(teacher)?,
+            None if losses.feature > 0.0 || losses.distillation > 0.0 => {
+                return Err(Error::usage("outputs can be compared only with those of a dense model")
+                    .next("pass --teacher MODEL, or leave --distill and --feature out"));
+            }
+            None if self.settings.residual => {
+                return Err(Error::usage("adapters can begin as the residual only against a dense model")
+                    .next("pass --teacher MODEL"));
+            }
+            None => {}
         }
-        if self.settings.residual {
-            let dense = teacher.as_ref().ok_or_else(|| {
-                Error::usage("adapters can begin as the residual only against a dense model")
-                    .next("pass --teacher MODEL")
-            })?;
-            residual::start(&mut student, dense, self.settings.seed)?;
-        }
-        student.refresh(self.how)?;
-        Ok((student, teacher))
+        let bytes = stored(self.checkpoint) + self.teacher.map_or(0, stored);
+        let smaller = "use a smaller model, or a machine with more memory";
+        memory::Plan { what: "loading the models", bytes, smaller }.check_more()?;
+        let student = Decoder::load(self.checkpoint, ops)?;
+        Ok((student, self.teacher.map(|teacher| Decoder::load(teacher, ops)).transpose()?))
     }
 
     /// Blocks can be compared only where there are as many, of the same width.

@@ -8,6 +8,9 @@ use super::trainable::{Extras, Method, Spec};
 use crate::error::{Error, Result};
 use crate::ops::backward::AdamStep;
 
+/// Most sequences of a step, and most tokens of a sequence.
+const MOST_TOGETHER: usize = 1 << 20;
+
 /// How the learning rate falls after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -143,6 +146,10 @@ impl Settings {
         }
         if self.steps == 0 || self.batch == 0 || self.length < 2 || self.every == 0 || self.windows == 0 {
             return refuse("steps, batch, every and windows must be at least 1, and length 2", "change them");
+        }
+        if self.steps > u32::MAX as usize || self.batch > MOST_TOGETHER || self.length > MOST_TOGETHER {
+            let problem = format!("more than 2^32 - 1 steps, or a batch or length above {MOST_TOGETHER}");
+            return Err(Error::usage(problem).next("choose smaller numbers"));
         }
         self.optimiser.check()?;
         let Extras { norms, embedding } = self.spec.extras;

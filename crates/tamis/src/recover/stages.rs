@@ -145,6 +145,12 @@ impl Stages<'_> {
     pub fn estimate(&self) -> Result<(Estimate, job::Estimate)> {
         self.check()?;
         self.check_output()?;
+        let recipe = self.recipe(0)?;
+        let pruning = job::Estimate::of(&self.job(self.run.checkpoint, &recipe, self.run.output))?;
+        let tensors = self.run.checkpoint.tensors();
+        if tensors.tensors().keys().any(|name| tensors.is_pruned(name)) {
+            return Ok((self.run.planned()?, pruning));
+        }
         // A dense model has no masks, so all its linears are counted, and then what the first stage keeps of them.
         let mut settings = self.run.settings.clone();
         let masked = settings.spec.method == Method::Masked;
@@ -161,8 +167,7 @@ impl Stages<'_> {
             estimate.base = base as u64;
             estimate.peak += estimate.base;
         }
-        let recipe = self.recipe(0)?;
-        Ok((estimate, job::Estimate::of(&self.job(self.run.checkpoint, &recipe, self.run.output))?))
+        Ok((estimate, pruning))
     }
 
     /// Weights of the decoder's linears of which `counts` holds.
@@ -182,6 +187,9 @@ impl Stages<'_> {
     pub fn carry_out(&self, watch: &mut Watch<'_>) -> Result<Account> {
         self.check()?;
         self.run.check_cache()?;
+        let (training, pruning) = self.estimate()?;
+        training.plan().check()?;
+        pruning.plan().check()?;
         let identity = self.identity()?;
         if self.run.policy.0 == Resume::Auto {
             let reported = disk::finished(self.run.output, (FOLDER, PLAN), &identity)?;

@@ -12,6 +12,7 @@ use super::kept::Kept;
 use super::parameters::Parameters;
 use super::plan::{BlockPlan, NormPlan, Pair, Plan, Trained};
 use super::student::Student;
+use super::survey::{Survey, addition, filled};
 use crate::error::{Error, Result};
 use crate::model::block::{NormRole, Role};
 use crate::model::{Block, Config, Decoder, NormWeights, Weight};
@@ -55,7 +56,7 @@ impl LoraSpec {
         self.targets.iter().any(|target| ends(name, target))
     }
     /// Refuses targets that are none of the linears of these names.
-    fn check(&self, names: &[String]) -> Result<()> {
+    pub(super) fn check(&self, names: &[String]) -> Result<()> {
         let next = "name linears as the model does: q_proj, v_proj, gate_proj";
         if self.targets.is_empty() {
             return Err(Error::usage("no linear is named that an adapter could be beside").next(next));
@@ -105,22 +106,16 @@ pub fn prepare_block(
     Ok((plan, builder.parameters))
 }
 
-/// Trains `decoder` as `spec` says. Errors: targets that match no linear; masks where nothing is pruned.
+/// Trains `decoder` as `spec` says. Errors: those of [`Survey::of`]; no memory.
 pub fn prepare(decoder: Decoder, spec: &Spec) -> Result<Student> {
+    Survey::of(&decoder, spec)?;
     let mut builder = Builder::new(decoder.config(), spec);
     let mut plan = Plan::default();
     for (index, block) in decoder.blocks().iter().enumerate() {
         plan.blocks.push(builder.block(block, index)?);
     }
-    builder.ends(&decoder, &mut plan);
-    let Builder { parameters, names, pruned, .. } = builder;
-    if matches!(spec.method, Method::Lora | Method::MaskLora) {
-        spec.lora.check(&names)?;
-    }
-    if matches!(spec.method, Method::Masked | Method::MaskLora) && pruned == 0 {
-        return Err(Error::usage("no linear of this model is pruned, so there is no mask to keep")
-            .next("prune first (tamis compress --recipe wanda50), or use --method full or lora"));
-    }
+    builder.ends(&decoder, &mut plan)?;
+    let parameters = builder.parameters;
     Ok(Student { decoder, parameters, plan })
 }
 
@@ -129,16 +124,12 @@ struct Builder<'a> {
     spec: &'a Spec,
     parameters: Parameters,
     random: ChaCha8Rng,
-    /// Linears.
-    names: Vec<String>,
-    /// Linears with a mask.
-    pruned: usize,
 }
 
 impl<'a> Builder<'a> {
     fn new(config: &'a Config, spec: &'a Spec) -> Self {
         let random = ChaCha8Rng::seed_from_u64(spec.seed);
-        Self { config, spec, parameters: Parameters::default(), random, names: vec![], pruned: 0 }
+        Self { config, spec, parameters: Parameters::default(), random }
     }
 
     fn block(&mut self, block: &Block, index: usize) -> Result<BlockPlan> {
@@ -150,13 +141,12 @@ impl<'a> Builder<'a> {
                 self.weight(&name, &linear.weight).map_err(|e| e.tensor(name.clone()))?;
             if let Some(bias) = linear.bias.as_ref().filter(|_| self.spec.extras.norms) {
                 plan.linear_mut(role).bias =
-                    Some(self.parameters.add(format!("{name}.bias"), bias.clone(), false));
+                    Some(self.parameters.add(format!("{name}.bias"), bias.clone(), false)?);
             }
-            self.names.push(name);
         }
         for role in NormRole::ALL {
             if let Some(norm) = block.norm(role).filter(|_| self.spec.extras.norms) {
-                let norm = self.norm(&role.name(self.config, index), norm);
+                let norm = self.norm(&role.name(self.config, index), norm)?;
                 plan.set_norm(role, norm);
             }
         }
@@ -168,18 +158,14 @@ impl<'a> Builder<'a> {
         let tensor = format!("{name}.weight");
         let kept = || weight.kept().map(|flags| Arc::new(Kept::new(&flags)));
         Ok(match method {
-            Method::Full if weight.is_pruned() => {
-                return Err(Error::usage("this linear is pruned, and the method full would fill its holes")
-                    .next("use --method masked, or export the model dense first"));
-            }
-            Method::Full => Trained::Dense(self.parameters.add(tensor, weight.to_f32(Alpha::ONE), true)),
+            Method::Full if weight.is_pruned() => return Err(filled()),
+            Method::Full => Trained::Dense(self.parameters.add(tensor, weight.to_f32(Alpha::ONE), true)?),
             Method::Masked => match kept() {
                 Some(kept) => {
-                    self.pruned += 1;
                     let values = kept.gather(&Reference, &weight.to_f32(Alpha::ONE));
-                    Trained::Kept(self.parameters.add(tensor, values, true), kept)
+                    Trained::Kept(self.parameters.add(tensor, values, true)?, kept)
                 }
-                None => Trained::Dense(self.parameters.add(tensor, weight.to_f32(Alpha::ONE), true)),
+                None => Trained::Dense(self.parameters.add(tensor, weight.to_f32(Alpha::ONE), true)?),
             },
             Method::Lora | Method::MaskLora if !lora.matches(name) => Trained::Frozen,
             Method::Lora => Trained::LowRank(self.pair(name, weight)?),
@@ -187,7 +173,6 @@ impl<'a> Builder<'a> {
                 let pair = self.pair(name, weight)?;
                 let kept =
                     kept().unwrap_or_else(|| Arc::new(Kept::new(&vec![true; weight.rows() * weight.cols()])));
-                self.pruned += usize::from(weight.kept().is_some());
                 let base = Arc::new(kept.gather(&Reference, &weight.to_f32(Alpha::ONE)));
                 Trained::Masked(pair, kept, base)
             }
@@ -197,42 +182,40 @@ impl<'a> Builder<'a> {
     /// `A` uniform in `+-1 / sqrt(in)`, as `torch.nn.Linear` and peft draw it; `B` zero.
     fn pair(&mut self, name: &str, weight: &Weight) -> Result<Pair> {
         let (rows, cols, rank) = (weight.rows(), weight.cols(), self.spec.lora.rank);
-        if rank == 0 || rank > rows.min(cols) {
-            let problem = format!("rank {rank} for a linear of {cols} inputs and {rows} outputs");
-            return Err(Error::usage(problem).next("choose a smaller --rank"));
-        }
+        addition(&self.spec.lora, (rows, cols))?;
         let bound = 1.0 / (cols as f32).sqrt();
         let a = (0..rank * cols).map(|_| bound * (self.random.next_u32() as f32 / (1u64 << 31) as f32 - 1.0));
         let a = a.collect();
         Ok(Pair {
-            a: self.parameters.add(format!("{name}.lora_A.weight"), a, true),
-            b: self.parameters.add(format!("{name}.lora_B.weight"), vec![0.0; rows * rank], true),
+            a: self.parameters.add(format!("{name}.lora_A.weight"), a, true)?,
+            b: self.parameters.add(format!("{name}.lora_B.weight"), vec![0.0; rows * rank], true)?,
             rank,
             scale: self.spec.lora.scale(),
         })
     }
 
-    fn norm(&mut self, name: &str, norm: &NormWeights) -> NormPlan {
-        let scale = self.parameters.add(format!("{name}.weight"), norm.scale.clone(), false);
-        let bias =
-            norm.bias.as_ref().map(|bias| self.parameters.add(format!("{name}.bias"), bias.clone(), false));
-        NormPlan { scale, bias }
+    fn norm(&mut self, name: &str, norm: &NormWeights) -> Result<NormPlan> {
+        let scale = self.parameters.add(format!("{name}.weight"), norm.scale.clone(), false)?;
+        let bias = norm.bias.as_ref();
+        let bias = bias.map(|bias| self.parameters.add(format!("{name}.bias"), bias.clone(), false));
+        Ok(NormPlan { scale, bias: bias.transpose()? })
     }
 
-    fn ends(&mut self, decoder: &Decoder, plan: &mut Plan) {
+    fn ends(&mut self, decoder: &Decoder, plan: &mut Plan) -> Result<()> {
         let names = self.config.architecture.family().names;
         if let Some(norm) = decoder.crown().final_norm().filter(|_| self.spec.extras.norms) {
-            plan.final_norm = Some(self.norm(names.final_norm, norm));
+            plan.final_norm = Some(self.norm(names.final_norm, norm)?);
         }
         if self.spec.extras.embedding {
             let table = |weight: &Weight| weight.to_f32(Alpha::ONE);
             let embedding = table(&decoder.stem().embedding().weight);
             plan.embedding =
-                Some(self.parameters.add(format!("{}.weight", names.embedding), embedding, true));
+                Some(self.parameters.add(format!("{}.weight", names.embedding), embedding, true)?);
             if !self.config.tied {
                 let head = table(&decoder.crown().head().weight);
-                plan.head = Some(self.parameters.add(format!("{}.weight", names.head), head, true));
+                plan.head = Some(self.parameters.add(format!("{}.weight", names.head), head, true)?);
             }
         }
+        Ok(())
     }
 }

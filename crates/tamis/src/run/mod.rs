@@ -11,4 +11,4 @@ mod stop;
 pub use chat::{Chat, Message, Reply, Role};
 pub use generate::{Detokenise, Event, Finish, Generation, Options, Timing};
 pub use sampler::{Sampler, SamplerSettings};
-pub use session::Session;
+pub use session::{PREFILL_CHUNK, Session};

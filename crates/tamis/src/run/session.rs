@@ -8,7 +8,7 @@ use crate::model::{Continuation, LanguageModel, Rows};
 use crate::units::Alpha;
 
 /// Tokens a push while a prompt is read.
-const PREFILL_CHUNK: usize = 512;
+pub const PREFILL_CHUNK: usize = 512;
 
 /// A model and one cached sequence.
 pub struct Session<'m> {
@@ -76,6 +76,7 @@ impl<'m> Session<'m> {
             ))
             .next(next));
         }
+        self.model.check_room((tokens + new).saturating_sub(self.ids().len()))?;
         Generation::new(self, prompt, options, sampler, text)
     }
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tamis::artifact::{Existing, Resume, inspect};
-use tamis::compress::Threads;
 use tamis::disk::{atomic, create_folder};
 use tamis::error::Error;
 use tamis::job::Job;
@@ -27,7 +26,7 @@ use super::Folder;
 use crate::args;
 use crate::commands::compress::{calibration, carry_out};
 use crate::commands::recover::watched;
-use crate::opened::{Kernels, Mode, Opened, kernels, threads};
+use crate::opened::{Kernels, Mode, Opened, Room, crew, kernels};
 use crate::stop;
 use crate::streams::{print_json, print_text};
 use crate::table::Table;
@@ -103,7 +102,8 @@ struct Demo<'a> {
 
 impl Demo<'_> {
     fn graded(&self, name: &str, model: &Path) -> anyhow::Result<Line> {
-        let opened = Opened::load(&model.to_string_lossy(), kernels(self.args.shared.threads, Mode::EXACT)?)?;
+        let kernels = kernels(self.args.shared.threads, Mode::EXACT)?;
+        let opened = Opened::load(&model.to_string_lossy(), kernels, Room::exam())?;
         let inspection = inspect(&opened.checkpoint)?;
         Ok(Line {
             name: name.into(),
@@ -129,7 +129,7 @@ impl Demo<'_> {
             recipe,
             calibration: Some(calibration(&checkpoint, texts.iter().cloned().map(Ok), size, 0)?),
             ops: &*ops,
-            threads: Threads::new(threads(self.args.shared.threads)),
+            threads: crew(self.args.shared.threads)?,
             workers: &Alone,
             output: &output,
             policy: (Resume::Auto, Existing::Overwrite),

@@ -9,12 +9,13 @@ use tamis::disk::digest::sha256;
 use tamis::error::Error;
 use tamis::job::rewrite::Notes;
 use tamis::load::Checkpoint;
+use tamis::memory::available;
 use tamis::recover::local::{BlockReport, LocalSettings, Reconstruction, steps};
 use tamis::recover::student::{Arithmetic, Checkpointing};
 
 use super::{flags, optimiser, spec};
 use crate::args;
-use crate::commands::compress::token_stream;
+use crate::commands::compress::{there, token_stream};
 use crate::opened::{Kernels, Mode, kernels};
 use crate::stop;
 use crate::streams::{print_json, print_text};
@@ -73,17 +74,20 @@ pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
 fn dry_run(run: &Reconstruction<'_>, args: &args::Recover) -> anyhow::Result<()> {
     run.check()?;
     check_free(&args.output, args.found.policy())?;
-    let (settings, streams) = (run.settings, run.stream_bytes());
+    let (settings, plan, available) = (run.settings, run.plan(), available());
     if args.shared.json {
-        return print_json(&json!({ "tamis": {
-            "dry_run": true, "settings": settings, "stream_bytes": streams,
-        }}));
+        print_json(&json!({ "tamis": {
+            "dry_run": true, "settings": settings, "peak": plan.bytes, "available": available,
+        }}))?;
+    } else {
+        print_text(&format!(
+            "{} steps a block; planned peak memory: {}\n{}\nnothing was written (--dry-run)\n",
+            steps(settings.epochs, run.windows),
+            human_bytes(plan.bytes),
+            there(available.as_ref()),
+        ))?;
     }
-    print_text(&format!(
-        "{} steps a block; streams of both models: {}\nnothing was written (--dry-run)\n",
-        steps(settings.epochs, run.windows),
-        human_bytes(streams),
-    ))
+    Ok(plan.check()?)
 }
 
 fn carry_out(

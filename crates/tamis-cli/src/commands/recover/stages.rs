@@ -2,10 +2,10 @@
 
 use serde_json::json;
 use tamis::calibrate::Documents;
-use tamis::compress::Threads;
 use tamis::error::Error;
 use tamis::job::Calibration;
 use tamis::load::Checkpoint;
+use tamis::memory::available;
 use tamis::recipe::{self, Recipe};
 use tamis::recover::report::Account;
 use tamis::recover::run::Run;
@@ -14,8 +14,8 @@ use tamis::units::Sparsity;
 
 use super::watched;
 use crate::args;
-use crate::commands::compress::calibration;
-use crate::opened::{Mode, kernels, threads};
+use crate::commands::compress::{calibration, there};
+use crate::opened::{Mode, crew, kernels};
 use crate::streams::{print_json, print_text};
 use crate::table::Table;
 use crate::terminal::human_bytes;
@@ -37,10 +37,14 @@ pub(super) fn dry_run(args: &args::Recover, shares: &[f64], run: Run<'_>) -> any
     planned(args, shares, run, |stages| {
         let (training, pruning) = stages.estimate()?;
         let settings: Vec<_> = (0..stages.sparsities.len()).map(|index| stages.settings(index)).collect();
+        let available = available();
+        let check = || Ok(training.plan().check().and_then(|()| pruning.plan().check())?);
         if args.shared.json {
-            return print_json(&json!({ "tamis": {
+            print_json(&json!({ "tamis": {
                 "dry_run": true, "stages": settings, "estimate": training, "pruning": pruning,
-            }}));
+                "available": available,
+            }}))?;
+            return check();
         }
         let mut table = Table::new(&["stage", "zeros", "steps", "tokens"]);
         for (number, (settings, sparsity)) in (1..).zip(settings.iter().zip(&stages.sparsities)) {
@@ -52,10 +56,12 @@ pub(super) fn dry_run(args: &args::Recover, shares: &[f64], run: Run<'_>) -> any
                 tokens.to_string(),
             ]);
         }
-        let (training, pruning) = (human_bytes(training.peak), human_bytes(pruning.peak));
+        let (train, prune) = (human_bytes(training.peak), human_bytes(pruning.peak));
+        let there = there(available.as_ref());
         print_text(&format!(
-            "{table}\nplanned peak memory: {training} to train, {pruning} to prune\nnothing was written (--dry-run)\n"
-        ))
+            "{table}\nplanned peak memory: {train} to train, {prune} to prune\n{there}\nnothing was written (--dry-run)\n"
+        ))?;
+        check()
     })
 }
 
@@ -69,7 +75,7 @@ fn planned<T>(
     let recipe = Recipe::open(args.pruning.recipe.as_deref().unwrap_or(RECIPE))?;
     let ops = kernels(args.shared.threads, Mode::CALIBRATION)?.ops;
     let calibration = windows(args, &recipe, run.checkpoint)?;
-    let threads = Threads::new(threads(args.shared.threads));
+    let threads = crew(args.shared.threads)?;
     let pruning = Pruning { recipe: &recipe, calibration, ops: &*ops, threads };
     let sparsities = sparsities(shares, args.pruning.cubic)?;
     then(&Stages { run, pruning, sparsities })

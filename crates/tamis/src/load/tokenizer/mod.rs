@@ -66,6 +66,11 @@ impl Tokenizer {
         Ok(Self { inner, bos, eos })
     }
 
+    /// Reads a `tokenizer.json` that has no files beside it, which would say where texts begin and end.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        Ok(Self { inner: parse(json)?, bos: None, eos: vec![] })
+    }
+
     /// Builds the tokenizer that a GGUF file describes.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
         let gguf::Parts { json, bos, eos } = gguf::parts(metadata)?;
