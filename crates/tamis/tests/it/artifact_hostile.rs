@@ -15,19 +15,47 @@ use tamis::compress::Threads;
 use tamis::error::Kind;
 use tamis::job::export;
 use tamis::load::{Checkpoint, TensorSource as _};
-use tamis::model::Weight;
+use tamis::model::{Config, Weight};
 use tamis::recipe::{Format, Pattern, Recipe};
 use tamis::units::Alpha;
 use tamis_kernels::pack::{
     BitmapKind, BitmapMatrix, BlockData, BlockKind, BlockMatrix, DenseF32, PackedMatrix, SparseRows,
 };
 
-/// Writes these tensors as the only block of a small Llama.
-fn written(tensors: &[(String, Stored)]) -> tempfile::TempDir {
+/// What the small Llama of [`written`] has, with rows and columns.
+const WHOLE: [(&str, usize, usize); 12] = [
+    ("model.embed_tokens", 8, 64),
+    ("lm_head", 8, 64),
+    ("model.norm", 64, 1),
+    ("model.layers.0.input_layernorm", 64, 1),
+    ("model.layers.0.post_attention_layernorm", 64, 1),
+    ("model.layers.0.self_attn.q_proj", 64, 64),
+    ("model.layers.0.self_attn.k_proj", 16, 64),
+    ("model.layers.0.self_attn.v_proj", 16, 64),
+    ("model.layers.0.self_attn.o_proj", 64, 64),
+    ("model.layers.0.mlp.gate_proj", 40, 64),
+    ("model.layers.0.mlp.up_proj", 40, 64),
+    ("model.layers.0.mlp.down_proj", 64, 40),
+];
+
+/// Writes these tensors, and those that they lack, as the only block of a small Llama.
+fn written(given: &[(String, Stored)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
+    let mut tensors = given.to_vec();
+    for (name, rows, cols) in WHOLE {
+        let name = format!("{name}.weight");
+        let values = vec![0.5; rows * cols];
+        let stored = match cols {
+            1 => Stored::from(values),
+            _ => Weight::F32(DenseF32::new(rows, cols, values).unwrap()).into(),
+        };
+        if given.iter().all(|(other, _)| *other != name) {
+            tensors.push((name, stored));
+        }
+    }
     let identity = Identity::new("r".into(), "m".into(), None);
     let mut writer = Writer::create_or_resume(dir.path(), &identity, Default::default()).unwrap();
-    writer.put(Part::Block(0), tensors, BTreeMap::new()).unwrap();
+    writer.put(Part::Block(0), &tensors, BTreeMap::new()).unwrap();
     let config = json!({
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 8, "hidden_size": 64,
         "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 4,
@@ -43,11 +71,7 @@ fn artifact() -> tempfile::TempDir {
     let base =
         PackedMatrix::from_codes((3, 40), 3, 32, &[5; 120], vec![f16::ONE; 6], Some(vec![1; 6])).unwrap();
     let ortho = SparseRows::new((3, 40), vec![0, 1, 1, 2], vec![3, 39], vec![f16::ONE; 2]).unwrap();
-    let tensors: [(String, Stored); 2] = [
-        ("model.layers.0.up.weight".into(), Weight::Sieved { base, ortho }.into()),
-        ("model.norm.weight".into(), vec![1.0f32; 4].into()),
-    ];
-    written(&tensors)
+    written(&[linear("up", Weight::Sieved { base, ortho })])
 }
 
 fn linear(name: &str, weight: Weight) -> (String, Stored) {
@@ -71,7 +95,6 @@ fn pruned() -> tempfile::TempDir {
         Weight::Blocks(BlockMatrix::from_dense((rows, cols), &values, &blocks, kind).unwrap())
     };
     let (values, kept, _) = parts(64, 40);
-    let embedding = DenseF32::new(8, 64, vec![0.5; 8 * 64]).unwrap();
     written(&[
         linear("self_attn.q_proj", bitmap(64, 64, BitmapKind::Bf16)),
         linear("self_attn.k_proj", bitmap(16, 64, BitmapKind::Int8 { group: 32 })),
@@ -80,8 +103,6 @@ fn pruned() -> tempfile::TempDir {
         linear("mlp.gate_proj", blocks(40, 64, BlockKind::Int8)),
         linear("mlp.up_proj", blocks(40, 64, BlockKind::Int4)),
         linear("mlp.down_proj", Weight::Sparse(SparseRows::from_dense((64, 40), &values, &kept).unwrap())),
-        ("model.embed_tokens.weight".into(), Weight::F32(embedding).into()),
-        ("model.norm.weight".into(), vec![1.0f32; 64].into()),
     ])
 }
 
@@ -202,8 +223,12 @@ fn places_that_no_file_backs_are_not_allocated() {
     let starts = vec![0; side / 16 + 1];
     let blocks = BlockMatrix::from_parts((side, side), starts, vec![], BlockData::Bf16(vec![])).unwrap();
     let dir = written(&[linear("mlp.up_proj", Weight::Blocks(blocks))]);
-    let report = inspect(&Checkpoint::open(dir.path().to_str().unwrap()).unwrap()).unwrap();
-    let holes = report.tensors[0].holes.unwrap();
+    // Opened as a model it would be refused for its shape.
+    let config = serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+    let source = Box::new(ArtifactSource::open(dir.path()).unwrap());
+    let opened = Checkpoint::new(dir.path().into(), Config::from_hf(&config).unwrap(), source);
+    let report = inspect(&opened).unwrap();
+    let holes = report.tensors.iter().find_map(|tensor| tensor.holes).unwrap();
     assert_eq!((holes.kept, holes.blocks.removed), (0, (side / 16) * (side / 16)));
     let error = exported(dir.path()).unwrap_err();
     assert_eq!(error.kind(), Kind::BadData);
@@ -221,7 +246,10 @@ fn sparse_rows_without_a_column_are_refused() {
     let dir = written(&[linear("mlp.down_proj", Weight::Sparse(nothing))]);
     let path = dir.path().join(MANIFEST);
     let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    manifest["tensors"][0]["shape"] = json!([64, 0]);
+    let tensors = manifest["tensors"].as_array_mut().unwrap();
+    let down =
+        tensors.iter_mut().find(|t| t["name"].as_str().unwrap().ends_with("down_proj.weight")).unwrap();
+    down["shape"] = json!([64, 0]);
     fs::write(&path, manifest.to_string()).unwrap();
     let source = ArtifactSource::open(dir.path()).unwrap();
     let error = source.weight("model.layers.0.mlp.down_proj.weight").unwrap_err();
