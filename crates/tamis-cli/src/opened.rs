@@ -80,14 +80,16 @@ impl Opened {
             let decoder = Decoder::load(&checkpoint, &*ops);
             (tokenizer.join().unwrap_or_else(|panic| resume_unwind(panic)), decoder)
         });
-        let (tokenizer, engine) = (tokenizer?, Engine::new(decoder?, ops, cache));
+        let named = |e: Error| e.or_file(checkpoint.path());
+        let (tokenizer, engine) =
+            (tokenizer.map_err(named)?, Engine::new(decoder.map_err(named)?, ops, cache));
         Ok(Self { checkpoint, tokenizer, engine })
     }
 
     /// Runs the model with the adapter that was asked for, if one was.
     pub(crate) fn adapted(mut self, adapted: &Adapted) -> Result<Self, Error> {
         if let Some(folder) = &adapted.adapter {
-            let adapter = open_adapter(folder, self.checkpoint.config())?;
+            let adapter = open_adapter(folder, self.checkpoint.config()).map_err(|e| e.or_file(folder))?;
             self.engine.select(Some(&adapter)).map_err(|e| e.or_file(folder))?;
         }
         Ok(self)

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
     let template = model.checkpoint.chat_template()?.ok_or_else(|| no_template(&model))?;
     let options = options(&args.sampling, &model)?;
     let render = |messages: &[Message]| {
-        let text = template.render(messages, GenerationPrompt::Open)?;
+        let text = template.render(messages, GenerationPrompt::Open).map_err(|e| e.or_file(&args.model))?;
         model.tokenizer.encode(&text, AddSpecial::Nothing)
     };
     let mut chat = Chat::new(&model.engine, Box::new(render));
@@ -61,7 +61,8 @@ pub(crate) fn run(args: &args::Chat) -> anyhow::Result<()> {
                     ControlFlow::Break(())
                 }
             }
-        })?;
+        });
+        let reply = reply.map_err(|e| e.or_file(&args.model))?;
         if let Some(error) = failed {
             return Err(error);
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 use tamis::calibrate::{choose_apart, read_documents};
 use tamis::compress::Threads;
-use tamis::error::Error;
+use tamis::error::{Error, Kind};
 use tamis::job::{Calibration, Estimate, Job, Outcome, Share, Step};
 use tamis::load::{AddSpecial, Checkpoint};
 use tamis::recipe::{self, EndBits, Pattern, Recipe};
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Resul
         output: &args.output,
         policy: args.found.policy(),
     };
-    let estimate = Estimate::of(&job)?;
+    let estimate = Estimate::of(&job).map_err(|e| e.or_file(&args.recipe))?;
     let warning = grows(&estimate, &recipe);
     if let (Some(warning), true, false) = (&warning, workers.is_first(), args.shared.quiet) {
         log(warning);
@@ -85,7 +85,10 @@ fn recipe(args: &args::Compress) -> Result<Recipe, Error> {
     if let Some(over) = &args.allocation {
         recipe.allocate(over.parse()?)?;
     }
-    args.skip.iter().try_for_each(|pattern| recipe.skip(Pattern::new(pattern)?))?;
+    args.skip
+        .iter()
+        .try_for_each(|pattern| recipe.skip(Pattern::new(pattern)?))
+        .map_err(|e| e.of_kind(Kind::Usage))?;
     Ok(recipe)
 }
 
@@ -97,7 +100,7 @@ pub(crate) fn carry_out(job: &Job<'_>, quiet: bool) -> anyhow::Result<Outcome> {
         stop::safe_place()
     });
     bar.finish();
-    Ok(outcome?)
+    Ok(outcome.map_err(|e| e.or_file(job.checkpoint.path()))?)
 }
 
 fn calibrate(
@@ -164,7 +167,7 @@ fn dry_run(
     estimate: &Estimate,
     warning: Option<String>,
 ) -> anyhow::Result<()> {
-    job.check()?;
+    job.check().map_err(|e| e.or_file(job.checkpoint.path()))?;
     job.check_output()?;
     if args.shared.json {
         return print_json(&json!({ "dry_run": true, "estimate": estimate, "warning": warning }));

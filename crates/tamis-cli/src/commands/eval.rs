@@ -31,7 +31,8 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
         check_vocabularies(&model.tokenizer, &baseline.tokenizer)?;
     }
     let protocol = protocol(args, model.engine.context());
-    let windows = windows(&text, protocol, &model.tokenizer, args.windows)?;
+    let windows = windows(&text, protocol, &model.tokenizer, args.windows);
+    let windows = windows.map_err(|e| e.or_file(&args.perplexity))?;
     let evaluation = Evaluation {
         model: &model.engine,
         alphas: &alphas,
@@ -40,7 +41,8 @@ pub(crate) fn run(args: &args::Eval) -> anyhow::Result<()> {
         threads: threads(args.shared.threads),
     };
     let mut bar = Progress::new("eval", args.shared.quiet);
-    let report = evaluation.run(&mut |p| bar.update(p.done as u64, p.total as u64, p.unit))?;
+    let report = evaluation.run(&mut |p| bar.update(p.done as u64, p.total as u64, p.unit));
+    let report = report.map_err(|e| e.or_file(&args.model))?;
     bar.finish();
     if args.shared.json {
         let mut card = Scorecard::new(facts(args, &model, started)?);

@@ -25,7 +25,8 @@ pub(crate) fn run(args: &args::Export) -> anyhow::Result<()> {
         bar.update(done as u64, total as u64, "parts");
         stop::save_first();
         stop::end_if_asked();
-    })?;
+    });
+    let manifest = manifest.map_err(|e| e.or_file(&args.model))?;
     bar.finish();
     let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
     let seconds = started.elapsed().as_secs_f64();

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &args::Generate) -> anyhow::Result<()> {
     let (mut tokens, mut text) = (Vec::new(), String::new());
     let mut end = None;
     for event in session.generate(&prompt, &options, &mut sampler, stream)? {
-        let piece = match event? {
+        let piece = match event.map_err(|e| e.or_file(&args.model))? {
             Event::Token { id, text } => {
                 tokens.push(id);
                 text
@@ -66,7 +66,7 @@ fn prompt(args: &args::Generate, model: &Opened) -> anyhow::Result<Vec<u32>> {
     }
     let template = model.checkpoint.chat_template()?.ok_or_else(|| no_template(model))?;
     let message = Message { role: Role::User, content: args.prompt.clone() };
-    let text = template.render(&[message], GenerationPrompt::Open)?;
+    let text = template.render(&[message], GenerationPrompt::Open).map_err(|e| e.or_file(&args.model))?;
     // the template writes special tokens itself, BOS among them
     Ok(model.tokenizer.encode(&text, AddSpecial::Nothing)?)
 }

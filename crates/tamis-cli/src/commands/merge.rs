@@ -16,7 +16,7 @@ use crate::terminal::{Progress, human_bytes};
 pub(crate) fn run(args: &args::Merge) -> anyhow::Result<()> {
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&args.model)?;
-    let adapter = open_adapter(&args.adapter, checkpoint.config())?;
+    let adapter = open_adapter(&args.adapter, checkpoint.config()).map_err(|e| e.or_file(&args.adapter))?;
     let ops = kernels(args.shared.threads, Mode::EXACT)?.ops;
     let merge = Merge {
         checkpoint: &checkpoint,
@@ -31,7 +31,8 @@ pub(crate) fn run(args: &args::Merge) -> anyhow::Result<()> {
         bar.update(done as u64, total as u64, "blocks");
         stop::save_first();
         stop::end_if_asked();
-    })?;
+    });
+    let manifest = manifest.map_err(|e| e.or_file(&args.model))?;
     bar.finish();
     let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
     let (linears, seconds) = (adapter.names().count(), started.elapsed().as_secs_f64());

@@ -41,7 +41,7 @@ fn train(args: &args::Pretrain, plan: &Plan, begin: u64) -> anyhow::Result<Accou
     let Kernels { ops, cache } = kernels(args.shared.threads, Mode::TRAINING)?;
     let how = Arithmetic { ops: &*ops, cache, exact: false, checkpointing: Checkpointing::Off };
     let mut account = watched("pretrain", args.shared.quiet, |watch| {
-        pretrain(plan, how, (&args.output, args.found.policy()), watch)
+        pretrain(plan, how, (&args.output, args.found.policy()), watch).map_err(|e| e.or_file(&args.config))
     })?;
     (account.begin_memory_bytes, account.peak_memory_bytes) = (begin, peak_memory().unwrap_or(0));
     Ok(account)

@@ -64,7 +64,7 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
     check_alike(workers)?;
     let quiet = args.shared.quiet || !workers.is_first();
     let mut account = match &args.pruning.stages {
-        None => watched("recover", quiet, |watch| run.carry_out(watch))?,
+        None => watched("recover", quiet, |watch| run.carry_out(watch).map_err(|e| e.or_file(&args.model)))?,
         Some(shares) => stages::carry_out(args, shares, run)?,
     };
     if !workers.is_first() {

@@ -33,7 +33,8 @@ pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
     })?;
     let (checkpoint, teacher) = (Checkpoint::open(&args.model)?, Checkpoint::open(teacher)?);
     let length = flags::length(args, &checkpoint)?;
-    let stream = token_stream(&checkpoint, &read_documents(&args.data)?)?;
+    let stream =
+        token_stream(&checkpoint, &read_documents(&args.data)?).map_err(|e| e.or_file(&args.data))?;
     let windows =
         choose_windows(&stream, args.sequences.unwrap_or(WINDOWS), length, args.seed).map_err(|e| {
             e.or_file(&args.data).next("give more text, fewer --sequences, or a smaller --length")
@@ -96,7 +97,7 @@ fn carry_out(
         stop::safe_place()
     });
     bar.finish();
-    Ok(reports?)
+    Ok(reports.map_err(|e| e.or_file(&args.model))?)
 }
 
 /// Nothing is known of blocks that an earlier run has trained.

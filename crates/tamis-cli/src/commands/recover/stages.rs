@@ -26,7 +26,9 @@ const RECIPE: &str = "sparsegpt50";
 /// Prunes and trains stage by stage.
 pub(super) fn carry_out(args: &args::Recover, shares: &[f64], run: Run<'_>) -> anyhow::Result<Account> {
     planned(args, shares, run, |stages| {
-        watched("recover", args.shared.quiet, |watch| stages.carry_out(watch))
+        watched("recover", args.shared.quiet, |watch| {
+            stages.carry_out(watch).map_err(|e| e.or_file(&args.model))
+        })
     })
 }
 
