@@ -165,11 +165,12 @@ impl Error {
     pub fn usage(problem: impl Into<String>) -> Draft {
         Draft(Self::new(Kind::Usage, problem))
     }
-    /// A failed read of `file`: missing files are [`Kind::Missing`], the rest [`Kind::Io`].
+    /// A failed read of `file`: [`Kind::Missing`] where there is none, [`Kind::BadData`] where it is something else,
+    /// [`Kind::Io`] for the rest.
     pub fn reading(file: impl AsRef<Path>, error: &std::io::Error) -> Self {
         let kind = match error.kind() {
-            ErrorKind::NotFound => Kind::Missing,
-            ErrorKind::UnexpectedEof | ErrorKind::InvalidData => Kind::BadData,
+            ErrorKind::NotFound | ErrorKind::NotADirectory => Kind::Missing,
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::IsADirectory => Kind::BadData,
             _ => Kind::Io,
         };
         Self::new(kind, format!("cannot read: {error}")).file(file)

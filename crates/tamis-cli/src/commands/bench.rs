@@ -66,7 +66,7 @@ fn measured(
     let plan = plan(args, has_ortho)?;
     let cases = plan.cases()?;
     let ops = kernels(args.threads.iter().max().copied(), args.running.or(Precision::Int8))?.ops;
-    let mut decoder = Decoder::load(&checkpoint, &*ops)?;
+    let mut decoder = Decoder::load(&checkpoint, &*ops).map_err(|e| e.or_file(checkpoint.path()))?;
     drop(ops);
     let load_seconds = begin.elapsed().as_secs_f64();
     decoder.extend_context(plan.positions())?;

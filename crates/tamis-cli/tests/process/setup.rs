@@ -43,10 +43,10 @@ impl Setup {
         let plan = format!(
             "[model]\nhidden = 16\nintermediate = 32\nlayers = 2\nheads = 2\nkv-heads = 1\ncontext = 12\n\
              [data.files]\ntrain = {:?}\nvalid = {:?}\ntokenizer = {:?}\n\
-             [training]\nepochs = 8\nbatch = 2\nlr = 1e-3\n",
+             [training]\nepochs = 3\nbatch = 2\nlr = 1e-3\n",
             file("train.txt"),
             file("valid.txt"),
-            file("dense/tokenizer.json"),
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/nano-model/tokenizer.json"),
         );
         setup.write("plan.toml", &plan);
         let holes = ["compress", &file("dense"), "-o", &file("holes"), "--recipe", &file("holes.toml"), "-q"];

@@ -32,7 +32,7 @@ fn all() -> Vec<String> {
 }
 
 /// Runs every command with streams of this kind; `expect` gets the line, its exit code and its message.
-fn each(streams: impl Fn(&mut Command), expect: impl Fn(&str, Option<i32>, &str)) {
+fn each(streams: &dyn Fn(&mut Command) -> &mut Command, expect: impl Fn(&str, Option<i32>, &str)) {
     let setup = Setup::new();
     for (index, line) in all().iter().enumerate() {
         let mut command = tamis(&setup.line(line, &setup.text(&format!("out{index}"))));
@@ -45,35 +45,29 @@ fn each(streams: impl Fn(&mut Command), expect: impl Fn(&str, Option<i32>, &str)
 
 #[test]
 fn a_reader_that_has_left_is_no_failure() {
-    each(
-        |command| drop(command.stdout(closed())),
-        |line, code, message| {
-            assert_eq!((code, message.contains("error")), (Some(0), false), "{line}: {message}")
-        },
-    );
+    each(&|command| command.stdout(closed()), |line, code, message| {
+        assert_eq!((code, message.contains("error")), (Some(0), false), "{line}: {message}")
+    });
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_result_that_cannot_be_written_is_a_failure() {
-    each(
-        |command| drop(command.stdout(full())),
-        |line, code, message| {
-            assert_eq!(code, Some(74), "{line}: {message}");
-            assert!(message.contains("error: standard output: ") && message.contains("next: "), "{message}");
-        },
-    );
+    each(&|command| command.stdout(full()), |line, code, message| {
+        assert_eq!(code, Some(74), "{line}: {message}");
+        assert!(message.contains("error: standard output: ") && message.contains("next: "), "{message}");
+    });
 }
 
 #[test]
 fn nobody_needs_to_read_progress() {
-    each(|command| drop(command.stderr(closed())), |line, code, _| assert_eq!(code, Some(0), "{line}"));
+    each(&|command| command.stderr(closed()), |line, code, _| assert_eq!(code, Some(0), "{line}"));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn progress_needs_no_room() {
-    each(|command| drop(command.stderr(full())), |line, code, _| assert_eq!(code, Some(0), "{line}"));
+    each(&|command| command.stderr(full()), |line, code, _| assert_eq!(code, Some(0), "{line}"));
     let mut refused = tamis(&["inspect".into(), "/nowhere".into()]);
     assert_eq!(refused.stderr(full()).status().unwrap().code(), Some(66), "a failure keeps its code");
 }
