@@ -27,7 +27,7 @@ const PACKED_NOTE: &str = "note: transformers cannot load a folder with a packed
 /// `tamis compress`.
 pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Result<()> {
     let started = Instant::now();
-    let recipe = recipe(args)?;
+    let recipe = recipe(args).map_err(|e| e.or_file(&args.recipe))?;
     let checkpoint = Checkpoint::open(&args.model)?;
     checkpoint.check_carried()?;
     let calibration = args.calibration.as_deref().map(|file| calibrate(args, &recipe, &checkpoint, file));

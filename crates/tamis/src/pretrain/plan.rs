@@ -170,8 +170,6 @@ impl Training {
     }
 }
 
-/// Longest configuration that is read.
-
 impl Plan {
     /// Reads a file.
     pub fn from_file(path: &Path) -> Result<Self> {
