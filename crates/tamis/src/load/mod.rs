@@ -126,14 +126,17 @@ impl Checkpoint {
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.text {
             TextSide::Folder(folder) => Tokenizer::from_hf_folder(folder),
-            TextSide::Gguf(metadata) => Tokenizer::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
+            TextSide::Gguf(metadata) => {
+                let tokenizer = Tokenizer::from_gguf(metadata).map_err(|e| e.or_file(&self.path))?;
+                Ok(tokenizer.of_file(&self.path))
+            }
         }
     }
     /// Reads the chat template; none where the model has none.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
         match &self.text {
             TextSide::Folder(folder) => ChatTemplate::from_hf_folder(folder),
-            TextSide::Gguf(metadata) => ChatTemplate::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
+            TextSide::Gguf(metadata) => ChatTemplate::from_gguf(metadata, &self.path),
         }
     }
     /// A cheap identity: SHA-256 over name, size and first MiB of every file. Changes

@@ -9,7 +9,7 @@
 //! one system only, and looking for `x ~ x` in the text misses `join`, `replace`,
 //! captures and macros.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,8 @@ use serde_json::Value as Json;
 use super::gguf::Metadata;
 use super::tokenizer::{read_json, spelling};
 use crate::disk::read_small;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
+use crate::guard::{Panicked, guarded};
 
 mod budget;
 mod builtins;
@@ -78,6 +79,8 @@ pub struct ChatTemplate {
     source: String,
     bos: String,
     eos: String,
+    /// The file that it came from.
+    origin: Option<PathBuf>,
     /// Time since 1970 that `strftime_now` shows; none for the clock's.
     now: Option<Duration>,
 }
@@ -87,11 +90,10 @@ impl ChatTemplate {
     /// not parse or uses what chat templates have no need of.
     pub fn new(source: String, bos: String, eos: String) -> Result<Self> {
         if source.len() > TEMPLATE_LIMIT {
-            let problem = format!("chat template of {} bytes; at most {TEMPLATE_LIMIT}", source.len());
-            return Err(Error::bad_data(problem));
+            return Err(refused(&format!("{} bytes; at most {TEMPLATE_LIMIT}", source.len())));
         }
-        program::compile(&source).map_err(|e| failed(&e))?;
-        Ok(Self { source, bos, eos, now: None })
+        answer(guarded(|| program::compile(&source).map(drop)))?;
+        Ok(Self { source, bos, eos, origin: None, now: None })
     }
 
     /// The template of a folder: `chat_template.jinja`, or the one in
@@ -102,7 +104,7 @@ impl ChatTemplate {
         let file = folder.join("chat_template.jinja");
         let (source, path) = if file.exists() {
             let bytes = read_small(&file, TEMPLATE_LIMIT as u64)?;
-            let text = String::from_utf8(bytes).map_err(|_| Error::bad_data("not UTF-8").file(&file))?;
+            let text = String::from_utf8(bytes).map_err(|_| refused("not UTF-8").file(&file))?;
             (text, file)
         } else {
             match config.get("chat_template").and_then(default_template) {
@@ -111,11 +113,22 @@ impl ChatTemplate {
             }
         };
         let token = |key: &str| config.get(key).and_then(spelling).unwrap_or_default().to_string();
-        Self::new(source, token("bos_token"), token("eos_token")).map(Some).map_err(|e| e.or_file(path))
+        Self::new(source, token("bos_token"), token("eos_token"))
+            .map(|template| Some(template.of_file(&path)))
+            .map_err(|e| e.or_file(path))
     }
 
-    /// The template of a GGUF file.
-    pub fn from_gguf(metadata: &Metadata) -> Result<Option<Self>> {
+    /// The template of the GGUF file at `path`.
+    pub fn from_gguf(metadata: &Metadata, path: &Path) -> Result<Option<Self>> {
+        let template = Self::in_metadata(metadata).map_err(|e| e.or_file(path))?;
+        Ok(template.map(|template| template.of_file(path)))
+    }
+
+    fn of_file(self, path: &Path) -> Self {
+        Self { origin: Some(path.to_path_buf()), ..self }
+    }
+
+    fn in_metadata(metadata: &Metadata) -> Result<Option<Self>> {
         let Some(source) = metadata.text("tokenizer.chat_template")? else { return Ok(None) };
         let tokens = metadata.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
         let token = |name: &str| -> Result<String> {
@@ -151,7 +164,10 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        program::run(&env, &self.source, context).map_err(|e| failed(&e))
+        answer(guarded(|| program::run(&env, &self.source, context))).map_err(|e| match &self.origin {
+            Some(path) => e.or_file(path),
+            None => e,
+        })
     }
 }
 
@@ -163,15 +179,21 @@ fn default_template(value: &Json) -> Option<&str> {
     })
 }
 
-fn failed(error: &minijinja::Error) -> Error {
-    let detail = error.detail().unwrap_or_default();
-    let error_kind = error.kind();
-    let mut report = Error::bad_data(format!("chat template: {error_kind}: {detail}"))
-        .next("check the template, or give the prompt as plain text");
-    if let Some(line) = error.line() {
-        report = report.line(line as u64);
-    }
-    report
+/// What the engine gave, or why it gave nothing: it failed, or it panicked.
+fn answer<T>(result: Result<Result<T, minijinja::Error>, Panicked>) -> Result<T> {
+    let error = match result {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(Panicked) => return Err(refused("the template engine cannot make sense of it")),
+    };
+    let place = error.line().map_or_else(String::new, |line| format!("line {line}: "));
+    let (kind, detail) = (error.kind(), error.detail().unwrap_or_default());
+    Err(refused(&format!("{place}{kind}: {detail}")))
+}
+
+fn refused(problem: &str) -> Error {
+    Error::bad_data(format!("chat template: {}", one_line(problem)))
+        .next("check the template, or give the prompt as plain text")
 }
 
 #[cfg(test)]
