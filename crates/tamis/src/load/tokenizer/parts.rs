@@ -62,10 +62,18 @@ impl Cost {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "type")]
 pub(super) enum Normalizer {
-    Sequence { normalizers: Vec<Normalizer> },
-    Prepend { prepend: String },
-    Replace { pattern: Pattern, content: String },
-    NFC,
+    Sequence {
+        normalizers: Vec<Normalizer>,
+    },
+    Prepend {
+        prepend: String,
+    },
+    Replace {
+        pattern: Pattern,
+        content: String,
+    },
+    #[serde(rename = "NFC")]
+    Nfc,
 }
 
 impl Normalizer {
@@ -79,7 +87,7 @@ impl Normalizer {
                 Cost::of(pattern.growth(content))
             }
             // Unicode Standard Annex 15: composed text has at most three times the bytes.
-            Self::NFC => Cost::of(3),
+            Self::Nfc => Cost::of(3),
         })
     }
 
@@ -91,7 +99,7 @@ impl Normalizer {
             }
             Self::Prepend { prepend } => normalizers::Prepend::new(prepend).into(),
             Self::Replace { pattern, content } => replace(pattern, content)?.into(),
-            Self::NFC => normalizers::NFC.into(),
+            Self::Nfc => normalizers::NFC.into(),
         })
     }
 }

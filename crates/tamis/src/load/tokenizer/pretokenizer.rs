@@ -41,7 +41,7 @@ pub(super) fn by_name(name: &str) -> Result<Cut> {
             ..plain(sequence(vec![split(LLAMA3), bytes(false)]))
         }),
         "qwen2" | "deepseek-r1-qwen" => {
-            Ok(Cut { normalizer: Some(Normalizer::NFC), ..plain(sequence(vec![split(QWEN2), bytes(false)])) })
+            Ok(Cut { normalizer: Some(Normalizer::Nfc), ..plain(sequence(vec![split(QWEN2), bytes(false)])) })
         }
         other => Err(Error::bad_data(format!("pre-tokenizer {:?} is not supported", one_line(other)))
             .next(format!("use the model's Hugging Face folder, or a GGUF with one of: {SUPPORTED}"))),
