@@ -1,11 +1,4 @@
-//! Chat templates: compiling and rendering a short conversation.
+//! See `tamis_fuzz::chat`.
 #![no_main]
 
-use tamis::load::{ChatTemplate, GenerationPrompt, Message};
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let Ok(source) = std::str::from_utf8(data) else { return };
-    let Ok(template) = ChatTemplate::new(source.into(), "<s>".into(), "</s>".into()) else { return };
-    let message = |role: &str| Message { role: role.into(), content: "abc".into() };
-    let _ = template.at(0).render(&[message("user"), message("assistant")], GenerationPrompt::Open);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tamis_fuzz::check(tamis_fuzz::chat(bytes)));

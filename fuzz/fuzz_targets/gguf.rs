@@ -1,8 +1,4 @@
-//! Headers of GGUF files, and the configuration made of them.
+//! See `tamis_fuzz::gguf`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    if let Ok(header) = tamis::load::gguf::Header::read(data, data.len() as u64) {
-        let _ = tamis::model::Config::from_gguf(&header.metadata);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tamis_fuzz::check(tamis_fuzz::gguf(bytes)));

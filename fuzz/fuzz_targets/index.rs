@@ -1,6 +1,4 @@
-//! `model.safetensors.index.json`.
+//! See `tamis_fuzz::index`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let _ = tamis::load::folder::parse_index(data);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tamis_fuzz::check(tamis_fuzz::index(bytes)));

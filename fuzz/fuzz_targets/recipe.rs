@@ -1,15 +1,4 @@
-//! A recipe in either format, applied to two linears.
+//! See `tamis_fuzz::recipe`.
 #![no_main]
 
-use std::path::Path;
-
-use libfuzzer_sys::fuzz_target;
-use tamis::recipe::{Format, Recipe};
-
-fuzz_target!(|text: &str| {
-    for format in [Format::Toml, Format::Yaml] {
-        if let Ok(recipe) = Recipe::parse(text, format, Path::new("recipe")) {
-            recipe.resolve(&["model.layers.0.mlp.up_proj", "model.layers.1.mlp.down_proj"]).ok();
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tamis_fuzz::check(tamis_fuzz::recipe(bytes)));

@@ -1,6 +1,4 @@
-//! Headers of safetensors files.
+//! See `tamis_fuzz::safetensors`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let _ = tamis::load::safetensors::parse_file(data);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tamis_fuzz::check(tamis_fuzz::safetensors(bytes)));

@@ -169,6 +169,23 @@ fn damaged_models_are_refused_with_their_place() {
     refused(&["inspect", &hf], 65, "mamba");
 }
 
+/// The crate that cuts texts panics on the first of these while it cuts; the other is refused before.
+#[test]
+fn hostile_tokenizers_are_refused_without_a_trace() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/tokenizer");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(Path::new(&tiny("llama-gqa")).join(name), folder.path().join(name)).unwrap();
+    }
+    for file in ["added_blanks", "bad_precompiled"] {
+        std::fs::copy(corpus.join(file), folder.path().join("tokenizer.json")).unwrap();
+        let arguments = ["generate", folder.path().to_str().unwrap(), "--prompt", "a     b"];
+        refused(&arguments, 65, "tokenizer.json: the tokenizer");
+        let said = String::from_utf8(tamis(&arguments).stderr).unwrap();
+        assert!(!said.contains("panicked") && !said.contains("backtrace"), "{said}");
+    }
+}
+
 #[test]
 fn recipes_are_listed_shown_and_checked() {
     let list = tamis(&["recipe", "list"]);

@@ -40,8 +40,11 @@ impl Setup {
         let vocab: serde_json::Map<String, Value> = (0..VOCAB).map(|id| (word(id), id.into())).collect();
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null,
-            "model": { "type": "WordLevel", "vocab": vocab, "unk_token": word(0) },
+            "pre_tokenizer": {
+                "type": "Split", "pattern": { "String": " " }, "behavior": "Removed", "invert": false
+            },
+            "post_processor": null, "decoder": null,
+            "model": { "type": "BPE", "vocab": vocab, "merges": [], "ignore_merges": true },
         });
         std::fs::write(dense.join("tokenizer.json"), tokenizer.to_string()).unwrap();
         std::fs::write(setup.path("holes.toml"), HOLES).unwrap();

@@ -287,6 +287,31 @@ pub(crate) fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
+/// Longest text of a file that a message repeats.
+const REPEATED: usize = 300;
+
+/// What a file says, as it may stand in a message: one line, short, nothing that drives a terminal.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars() {
+        if line.len() > REPEATED {
+            line.push_str(" ...");
+            break;
+        }
+        match c {
+            '\n' | '\t' => line.push(' '),
+            c if c.is_control() || is_invisible(c) => line.extend(c.escape_unicode()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+/// Characters that change how others are shown (direction, breaks, width) and show nothing themselves.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,5 +328,11 @@ mod tests {
         let refused = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem, ErrorKind::Other];
         assert_eq!(refused.map(kind), [Kind::CannotWrite; 3]);
         assert_eq!([ErrorKind::StorageFull, ErrorKind::QuotaExceeded].map(kind), [Kind::Io; 2]);
+    }
+
+    #[test]
+    fn what_a_file_says_stays_on_its_line() {
+        assert_eq!(one_line("a\n  next: b\u{1b}[2J\u{202e}c\u{e9}"), "a   next: b\\u{1b}[2J\\u{202e}c\u{e9}");
+        assert!(one_line(&"\u{1f642}".repeat(10_000)).len() < 320);
     }
 }

@@ -9,6 +9,7 @@ pub mod compress;
 pub mod disk;
 pub mod error;
 pub mod evaluate;
+mod guard;
 pub mod job;
 pub mod load;
 pub mod memory;

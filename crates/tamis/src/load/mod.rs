@@ -139,7 +139,10 @@ impl Checkpoint {
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.text {
             TextSide::Folder(folder) => Tokenizer::from_hf_folder(folder),
-            TextSide::Gguf(metadata) => Tokenizer::from_gguf(metadata).map_err(|e| e.or_file(&self.path)),
+            TextSide::Gguf(metadata) => {
+                let tokenizer = Tokenizer::from_gguf(metadata).map_err(|e| e.or_file(&self.path))?;
+                Ok(tokenizer.of_file(&self.path))
+            }
         }
     }
     /// Reads the chat template; none where the model has none.

@@ -4,13 +4,14 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::Available;
+use crate::disk::read_text;
 
 /// Reads a file of the system.
 pub(super) type Read<'a> = dyn Fn(&Path) -> Option<String> + 'a;
 
 /// From the machine itself.
 pub(super) fn read(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path).ok()
+    read_text(path, 1 << 20).ok()
 }
 
 /// Whether memory counts that others would have to leave.

@@ -3,13 +3,9 @@
 
 use std::path::Path;
 
-use tamis::artifact::Manifest;
-use tamis::load::chat::Role;
-use tamis::load::gguf::Header;
-use tamis::load::{ChatTemplate, GenerationPrompt, Message, folder, safetensors};
-use tamis::model::Config;
-use tamis::recipe::{Format, Recipe};
-use tamis::{Error, Kind, Result};
+use tamis::{Kind, Result};
+
+use crate::fuzz;
 
 fn replay(target: &str, entry: impl Fn(&[u8]) -> Result<()>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
@@ -20,8 +16,11 @@ fn replay(target: &str, entry: impl Fn(&[u8]) -> Result<()>) {
         let outcome = entry(&std::fs::read(&path).unwrap());
         match name.split('_').next() {
             Some("ok") => outcome.unwrap_or_else(|e| panic!("{name}: {e}")),
-            Some("bad") => assert_eq!(outcome.expect_err(&name).exit_code(), 65, "{name}"),
-            _ => {}
+            Some("bad") => {
+                let error = outcome.expect_err(&name);
+                assert!(matches!(error.kind(), Kind::BadData | Kind::Recipe), "{name}: {error}");
+            }
+            _ => fuzz::check(outcome),
         }
         seen += 1;
     }
@@ -30,48 +29,50 @@ fn replay(target: &str, entry: impl Fn(&[u8]) -> Result<()>) {
 
 #[test]
 fn safetensors_headers() {
-    replay("safetensors", |bytes| safetensors::parse_file(bytes).map(drop));
+    replay("safetensors", fuzz::safetensors);
 }
 
 #[test]
 fn shard_indices() {
-    replay("index", |bytes| folder::parse_index(bytes).map(drop));
+    replay("index", fuzz::index);
 }
 
 #[test]
 fn gguf_headers() {
-    replay("gguf", |bytes| {
-        let header = Header::read(bytes, bytes.len() as u64)?;
-        Config::from_gguf(&header.metadata).map(drop)
-    });
+    replay("gguf", fuzz::gguf);
 }
 
 #[test]
 fn chat_templates() {
-    replay("chat", |bytes| {
-        let source = String::from_utf8(bytes.to_vec()).map_err(|e| Error::bad_data(e.to_string()))?;
-        let template = ChatTemplate::new(source, "<s>".into(), "</s>".into())?.at(0);
-        let message = |role: Role| Message { role, content: "abc".into() };
-        template.render(&[message(Role::User), message(Role::Assistant)], GenerationPrompt::Open).map(drop)
-    });
+    replay("chat", fuzz::chat);
 }
 
 #[test]
 fn manifests() {
-    replay("artifact", |bytes| Manifest::parse(bytes).map(drop));
+    replay("artifact", fuzz::artifact);
 }
 
 #[test]
 fn recipes() {
-    replay("recipe", |bytes| {
-        let text = String::from_utf8(bytes.to_vec()).map_err(|e| Error::bad_data(e.to_string()))?;
-        let format = Format::of(Path::new("recipe"), &text);
-        // A wrong recipe has an exit code of its own.
-        let wrong = |e: Error| if e.kind() == Kind::Recipe { Error::bad_data(e.to_string()) } else { e };
-        let recipe = Recipe::parse(&text, format, Path::new("recipe")).map_err(wrong)?;
-        recipe
-            .resolve(&["model.layers.0.mlp.up_proj", "model.layers.1.mlp.down_proj"])
-            .map(drop)
-            .map_err(wrong)
-    });
+    replay("recipe", fuzz::recipe);
+}
+
+#[test]
+fn tokenizers() {
+    replay("tokenizer", fuzz::tokenizer);
+}
+
+#[test]
+fn adapters() {
+    replay("adapter", fuzz::adapter);
+}
+
+#[test]
+fn texts() {
+    replay("text", fuzz::text);
+}
+
+#[test]
+fn unfinished_runs() {
+    replay("runs", fuzz::runs);
 }

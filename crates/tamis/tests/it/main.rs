@@ -4,6 +4,8 @@ mod allocation;
 mod artifact_hostile;
 mod artifact_kill;
 mod calibration;
+#[path = "../../../../fuzz/src/lib.rs"]
+pub mod fuzz;
 mod fuzz_corpus;
 mod golden_adapters;
 mod golden_logits;

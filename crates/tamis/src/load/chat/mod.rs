@@ -19,7 +19,8 @@ use serde_json::Value as Json;
 use super::gguf::Metadata;
 use super::tokenizer::{read_json, spelling};
 use crate::disk::read_text;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
+use crate::guard::{Panicked, guarded};
 
 mod budget;
 mod builtins;
@@ -89,10 +90,9 @@ impl ChatTemplate {
     /// not parse or uses what chat templates have no need of.
     pub fn new(source: String, bos: String, eos: String) -> Result<Self> {
         if source.len() > TEMPLATE_LIMIT {
-            let problem = format!("chat template of {} bytes; at most {TEMPLATE_LIMIT}", source.len());
-            return Err(Error::bad_data(problem));
+            return Err(refused(&format!("{} bytes; at most {TEMPLATE_LIMIT}", source.len())));
         }
-        program::compile(&source).map_err(|e| failed(&e))?;
+        answer(guarded(|| program::compile(&source).map(drop)))?;
         Ok(Self { source, bos, eos, origin: None, now: None })
     }
 
@@ -103,7 +103,8 @@ impl ChatTemplate {
         let config = read_json(&config_path)?;
         let file = folder.join("chat_template.jinja");
         let (source, path) = if file.exists() {
-            (read_text(&file, TEMPLATE_LIMIT as u64)?, file)
+            let text = read_text(&file, TEMPLATE_LIMIT as u64)?;
+            (text, file)
         } else {
             match config.get("chat_template").and_then(default_template) {
                 Some(text) => (text.to_string(), config_path),
@@ -162,9 +163,9 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        program::run(&env, &self.source, context).map_err(|e| {
-            let error = failed(&e);
-            self.origin.as_ref().map_or(error.clone(), |path| error.or_file(path))
+        answer(guarded(|| program::run(&env, &self.source, context))).map_err(|e| match &self.origin {
+            Some(path) => e.or_file(path),
+            None => e,
         })
     }
 }
@@ -177,15 +178,21 @@ fn default_template(value: &Json) -> Option<&str> {
     })
 }
 
-fn failed(error: &minijinja::Error) -> Error {
-    let detail = error.detail().unwrap_or_default();
-    let error_kind = error.kind();
-    let mut report = Error::bad_data(format!("chat template: {error_kind}: {detail}"))
-        .next("check the template, or give the prompt as plain text");
-    if let Some(line) = error.line() {
-        report = report.line(line as u64);
-    }
-    report
+/// What the engine gave, or why it gave nothing: it failed, or it panicked.
+fn answer<T>(result: Result<Result<T, minijinja::Error>, Panicked>) -> Result<T> {
+    let error = match result {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(Panicked) => return Err(refused("the template engine cannot make sense of it")),
+    };
+    let place = error.line().map_or_else(String::new, |line| format!("line {line}: "));
+    let (kind, detail) = (error.kind(), error.detail().unwrap_or_default());
+    Err(refused(&format!("{place}{kind}: {detail}")))
+}
+
+fn refused(problem: &str) -> Error {
+    Error::bad_data(format!("chat template: {}", one_line(problem)))
+        .next("check the template, or give the prompt as plain text")
 }
 
 #[cfg(test)]

@@ -1,21 +1,27 @@
-//! The tokenizer that GGUF metadata describes, as a Hugging Face `tokenizer.json`.
+//! The tokenizer that GGUF metadata describes.
 //!
 //! `gpt2` is byte-level BPE with a merge list. `llama` is SentencePiece's BPE: it has
 //! no merge list but a score for each piece, and joins the neighbours whose joint
 //! piece scores highest. Listing every split of every piece by falling score gives the
 //! same joins (Kudo 2018, arXiv 1808.06226; not the Unigram model of that library).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Map, Value, json};
+use tokenizers::processors::template::{Piece, Sequence};
 
+use super::description::{Added, Description};
+use super::parts::{ByteLevel, Decoder, Normalizer};
+use super::pattern::Pattern;
 use super::pretokenizer;
+use super::template::{Around, PostProcessor, Special};
+use super::vocabulary::Model;
+use super::{invalid, refused};
 use crate::error::{Error, Result};
 use crate::load::gguf::Metadata;
 
 /// What a tokenizer is made of.
 pub(super) struct Parts {
-    pub(super) json: Vec<u8>,
+    pub(super) description: Description,
     pub(super) bos: Option<u32>,
     pub(super) eos: Vec<u32>,
 }
@@ -44,16 +50,16 @@ struct Vocabulary<'a> {
 pub(super) fn parts(metadata: &Metadata) -> Result<Parts> {
     let model = metadata.text("tokenizer.ggml.model")?.ok_or_else(|| missing("tokenizer.ggml.model"))?;
     let vocabulary = Vocabulary::new(metadata)?;
-    let json = match model {
+    let description = match model {
         "gpt2" => vocabulary.byte_level_bpe()?,
         "llama" => vocabulary.sentence_piece_bpe()?,
         other => {
-            return Err(Error::bad_data(format!("tokenizer model {other:?} is not supported"))
-                .next("gpt2 (byte-level BPE) and llama (SentencePiece BPE) are"));
+            return Err(refused(format!(
+                "model {other:?}; gpt2 (byte-level BPE) and llama (SentencePiece BPE) are read"
+            )));
         }
     };
-    let json = serde_json::to_vec(&json).map_err(|e| Error::bad_data(e.to_string()))?;
-    Ok(Parts { json, bos: vocabulary.id("tokenizer.ggml.bos_token_id")?, eos: vocabulary.ends()? })
+    Ok(Parts { description, bos: vocabulary.id("tokenizer.ggml.bos_token_id")?, eos: vocabulary.ends()? })
 }
 
 fn missing(key: &str) -> Error {
@@ -72,7 +78,7 @@ impl<'a> Vocabulary<'a> {
         let mut ids = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
             if ids.insert(token.as_str(), id as u32).is_some() {
-                return Err(Error::bad_data(format!("token {token:?} is in the vocabulary twice")));
+                return Err(invalid(&format!("token {token:?} is in the vocabulary twice")));
             }
         }
         Ok(Self { metadata, tokens, kinds, ids })
@@ -111,130 +117,109 @@ impl<'a> Vocabulary<'a> {
         Ok(ends)
     }
 
-    fn byte_level_bpe(&self) -> Result<Value> {
+    fn byte_level_bpe(&self) -> Result<Description> {
         let pre = self.metadata.text("tokenizer.ggml.pre")?.ok_or_else(|| missing("tokenizer.ggml.pre"))?;
         let pre = pretokenizer::by_name(pre)?;
         let key = "tokenizer.ggml.merges";
         let mut merges = Vec::new();
         for merge in self.metadata.texts(key)?.ok_or_else(|| missing(key))? {
             let pair = merge.split_once(' ');
-            merges.push(pair.ok_or_else(|| Error::bad_data(format!("merge {merge:?} is not a pair")))?);
+            let (left, right) = pair.ok_or_else(|| invalid(&format!("merge {merge:?} is not a pair")))?;
+            merges.push((left.to_owned(), right.to_owned()));
         }
-        let byte_level = json!({
-            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
-        });
-        Ok(json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": self.added_tokens(),
-            "normalizer": pre.normalizer,
-            "pre_tokenizer": pre.json,
-            "post_processor": self.around(pre.adds_bos)?,
-            "decoder": byte_level,
-            "model": {
-                "type": "BPE",
-                "dropout": null,
-                "unk_token": null,
-                "continuing_subword_prefix": null,
-                "end_of_word_suffix": null,
-                "fuse_unk": false,
-                "byte_fallback": false,
-                "ignore_merges": pre.ignore_merges,
-                "vocab": self.vocab(),
-                "merges": merges,
+        Ok(Description {
+            added: self.added_tokens(),
+            normalizer: pre.normalizer,
+            pre_tokenizer: Some(pre.part),
+            post_processor: self.around(pre.adds_bos)?,
+            decoder: Some(Decoder::ByteLevel(ByteLevel::of_gguf(true))),
+            model: Model {
+                ignore_merges: Some(pre.ignore_merges),
+                vocab: self.vocab(),
+                merges,
+                ..Model::default()
             },
-        }))
+        })
     }
 
-    fn sentence_piece_bpe(&self) -> Result<Value> {
-        let prefix = self.metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-        let underscore = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
-        let normalizers = match prefix {
-            true => vec![json!({"type": "Prepend", "prepend": "▁"}), underscore],
-            false => vec![underscore],
-        };
+    fn sentence_piece_bpe(&self) -> Result<Description> {
+        let replace = |from: &str, to: &str| (Pattern::String(from.into()), to.to_owned());
+        let (space, underscore) = (replace("▁", " "), replace(" ", "▁"));
+        let mut normalizers = vec![Normalizer::Replace { pattern: underscore.0, content: underscore.1 }];
         let mut decoders = vec![
-            json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
-            json!({"type": "ByteFallback"}),
-            json!({"type": "Fuse"}),
+            Decoder::Replace { pattern: space.0, content: space.1 },
+            Decoder::ByteFallback,
+            Decoder::Fuse,
         ];
-        if prefix {
-            decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+        if self.metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true) {
+            normalizers.insert(0, Normalizer::Prepend { prepend: "▁".into() });
+            decoders.push(Decoder::Strip { content: ' ', start: 1, stop: 0 });
         }
         let unknown = self.id("tokenizer.ggml.unknown_token_id")?;
-        Ok(json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": self.added_tokens(),
-            "normalizer": {"type": "Sequence", "normalizers": normalizers},
-            "pre_tokenizer": null,
-            "post_processor": self.around(true)?,
-            "decoder": {"type": "Sequence", "decoders": decoders},
-            "model": {
-                "type": "BPE",
-                "dropout": null,
-                "unk_token": unknown.map(|id| &self.tokens[id as usize]),
-                "continuing_subword_prefix": null,
-                "end_of_word_suffix": null,
-                "fuse_unk": true,
-                "byte_fallback": true,
-                "ignore_merges": false,
-                "vocab": self.vocab(),
-                "merges": self.merges_by_score()?,
+        Ok(Description {
+            added: self.added_tokens(),
+            normalizer: Some(Normalizer::Sequence { normalizers }),
+            pre_tokenizer: None,
+            post_processor: self.around(true)?,
+            decoder: Some(Decoder::Sequence { decoders }),
+            model: Model {
+                unk_token: unknown.map(|id| self.tokens[id as usize].clone()),
+                fuse_unk: Some(true),
+                byte_fallback: Some(true),
+                vocab: self.vocab(),
+                merges: self.merges_by_score()?,
+                ..Model::default()
             },
-        }))
+        })
     }
 
-    fn vocab(&self) -> Map<String, Value> {
-        self.tokens.iter().enumerate().map(|(id, token)| (token.clone(), Value::from(id))).collect()
+    fn vocab(&self) -> Vec<(String, u32)> {
+        self.tokens.iter().cloned().zip(0..).collect()
     }
 
-    fn added_tokens(&self) -> Vec<Value> {
+    fn added_tokens(&self) -> Vec<Added> {
         let added = |(id, token): (usize, &String)| {
             let kind = self.kind(id);
-            matches!(kind, UNKNOWN | CONTROL | USER_DEFINED).then(|| {
-                json!({
-                    "id": id,
-                    "content": token,
-                    "single_word": false,
-                    "lstrip": false,
-                    "rstrip": false,
-                    "normalized": false,
-                    "special": kind != USER_DEFINED,
-                })
+            matches!(kind, UNKNOWN | CONTROL | USER_DEFINED).then(|| Added {
+                id: id as u32,
+                content: token.clone(),
+                single_word: false,
+                lstrip: false,
+                rstrip: false,
+                normalized: false,
+                special: kind != USER_DEFINED,
             })
         };
         self.tokens.iter().enumerate().filter_map(added).collect()
     }
 
     /// The post-processor that puts BOS and EOS around a text.
-    fn around(&self, default_bos: bool) -> Result<Value> {
+    fn around(&self, default_bos: bool) -> Result<Option<PostProcessor>> {
         let flag = |key: &str, default| Ok(self.metadata.bool(key)?.unwrap_or(default));
         let wanted = [
             (flag("tokenizer.ggml.add_bos_token", default_bos)?, "tokenizer.ggml.bos_token_id"),
             (flag("tokenizer.ggml.add_eos_token", false)?, "tokenizer.ggml.eos_token_id"),
         ];
-        let mut template = vec![json!({"Sequence": {"id": "A", "type_id": 0}})];
-        let mut special = Map::new();
+        let mut single = vec![Piece::Sequence { id: Sequence::A, type_id: 0 }];
+        let mut special_tokens = BTreeMap::new();
         for (i, (wanted, key)) in wanted.into_iter().enumerate() {
             let Some(id) = self.id(key)?.filter(|_| wanted) else { continue };
             let token = &self.tokens[id as usize];
-            let piece = json!({"SpecialToken": {"id": token, "type_id": 0}});
-            template.insert(if i == 0 { 0 } else { template.len() }, piece);
-            special.insert(token.clone(), json!({"id": token, "ids": [id], "tokens": [token]}));
+            let piece = Piece::SpecialToken { id: token.clone(), type_id: 0 };
+            single.insert(if i == 0 { 0 } else { single.len() }, piece);
+            let special = Special { id: token.clone(), ids: vec![id], tokens: vec![token.clone()] };
+            special_tokens.insert(token.clone(), special);
         }
-        if special.is_empty() {
-            return Ok(Value::Null);
+        if special_tokens.is_empty() {
+            return Ok(None);
         }
-        let pair: Vec<Value> =
-            template.iter().cloned().chain([json!({"Sequence": {"id": "B", "type_id": 1}})]).collect();
-        Ok(json!({"type": "TemplateProcessing", "single": template, "pair": pair, "special_tokens": special}))
+        let mut pair = single.clone();
+        pair.push(Piece::Sequence { id: Sequence::B, type_id: 1 });
+        Ok(Some(PostProcessor::TemplateProcessing(Around { single, pair, special_tokens })))
     }
 
     /// Every split of every piece into two pieces, best score first.
-    fn merges_by_score(&self) -> Result<Vec<(&'a str, &'a str)>> {
+    fn merges_by_score(&self) -> Result<Vec<(String, String)>> {
         let key = "tokenizer.ggml.scores";
         let scores = self.metadata.floats(key)?.ok_or_else(|| missing(key))?;
         if scores.len() != self.tokens.len() || scores.iter().any(|s| !s.is_finite()) {
@@ -253,6 +238,6 @@ impl<'a> Vocabulary<'a> {
             }
         }
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-        Ok(merges.into_iter().map(|m| m.3).collect())
+        Ok(merges.into_iter().map(|(.., (left, right))| (left.to_owned(), right.to_owned())).collect())
     }
 }

@@ -1,27 +1,40 @@
 //! Text to token ids and back, over the `tokenizers` crate. The ids of a model come
 //! from `tokenizer.json` or from GGUF metadata ([`gguf`]); nothing here knows a model.
+//! Both are read into a [`Description`], which is checked, and what the crate then does
+//! is guarded.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::gguf::Metadata;
 use crate::disk::read_small;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
+use crate::guard::{Panicked, guarded};
 
+mod description;
 mod gguf;
+mod parts;
+mod pattern;
 mod pretokenizer;
 mod special;
 mod stream;
+mod template;
+mod vocabulary;
 
 pub(crate) use special::spelling;
 pub use stream::TextStream;
 
+use description::Description;
+
 /// Largest `tokenizer.json` that is read; Gemma's has 33 MB.
-const JSON_LIMIT: u64 = 256 << 20;
-/// Largest of the small configuration files beside it.
-const CONFIG_LIMIT: u64 = 16 << 20;
+const JSON_LIMIT: u64 = 64 << 20;
+/// Largest of the small configuration files beside it; Gemma's has 1.2 MB.
+const CONFIG_LIMIT: u64 = 4 << 20;
+
+/// Most blanks in a row. The expressions that cut texts keep a place for each and stop cutting, without a word, at a
+/// million.
+const BLANKS: usize = 1 << 19;
 
 /// Whether the model's own begin and end tokens are put around a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +60,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
     eos: Vec<u32>,
+    /// The file that it came from.
+    origin: Option<PathBuf>,
 }
 
 impl Tokenizer {
@@ -57,36 +72,54 @@ impl Tokenizer {
         if !path.exists() {
             return Err(no_tokenizer(folder));
         }
-        let inner = parse(&read_small(&path, JSON_LIMIT)?).map_err(|e| e.or_file(&path))?;
+        let read = Self::from_json(&read_small(&path, JSON_LIMIT)?);
+        let mut tokenizer = read.map_err(|e| e.or_file(&path))?.of_file(&path);
         let read = |name: &str| read_json(&folder.join(name));
         let generation = read("generation_config.json")?;
         let config = read("config.json")?;
         let names = read("tokenizer_config.json")?;
-        let (bos, eos) = special::from_configs(&inner, &[&generation, &config], &names);
-        Ok(Self { inner, bos, eos })
+        let ends = special::from_configs(&tokenizer.inner, &[&generation, &config], &names);
+        (tokenizer.bos, tokenizer.eos) = ends.map_err(|e| e.file(folder))?;
+        Ok(tokenizer)
     }
 
-    /// Reads a `tokenizer.json` that has no files beside it, which would say where texts begin and end.
+    /// Reads the bytes of a `tokenizer.json`. It does not say which tokens begin and end a text.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        Ok(Self { inner: parse(json)?, bos: None, eos: vec![] })
+        Self::build(Description::from_json(json)?, None, Vec::new())
     }
 
     /// Builds the tokenizer that a GGUF file describes.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
-        let gguf::Parts { json, bos, eos } = gguf::parts(metadata)?;
-        Ok(Self { inner: parse(&json)?, bos, eos })
+        let gguf::Parts { description, bos, eos } = gguf::parts(metadata)?;
+        Self::build(description, bos, eos)
     }
 
-    /// Token ids of a text. Special tokens that the text spells out become their ids.
+    fn build(description: Description, bos: Option<u32>, eos: Vec<u32>) -> Result<Self> {
+        let inner = guarded(|| description.build()).unwrap_or_else(|Panicked| Err(contradictory()))?;
+        Ok(Self { inner, bos, eos, origin: None })
+    }
+
+    /// The same, with the file that its failures name.
+    pub(crate) fn of_file(self, path: &Path) -> Self {
+        Self { origin: Some(path.to_path_buf()), ..self }
+    }
+
+    /// Token ids of a text. Special tokens that the text spells out become their ids. Errors: half a million blanks
+    /// in a row.
     pub fn encode(&self, text: &str, special: AddSpecial) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, special == AddSpecial::AsTrained);
-        let encoding = encoding.map_err(|e| Error::bad_data(format!("cannot tokenize: {e}")))?;
-        Ok(encoding.get_ids().to_vec())
+        let longest = text.split(|c: char| !c.is_whitespace()).map(str::len).max();
+        if longest.is_some_and(|blanks| blanks > BLANKS) {
+            return Err(Error::usage(format!("a text with more than {BLANKS} blanks in a row"))
+                .next("take them out of the text"));
+        }
+        self.guarded(|| {
+            let encoding = self.inner.encode_fast(text, special == AddSpecial::AsTrained)?;
+            Ok(encoding.get_ids().to_vec())
+        })
     }
     /// Text of token ids; bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], special: SpecialText) -> Result<String> {
-        let text = self.inner.decode(ids, special == SpecialText::Skip);
-        text.map_err(|e| Error::bad_data(format!("cannot decode tokens: {e}")))
+        self.guarded(|| self.inner.decode(ids, special == SpecialText::Skip))
     }
     /// A decoder that takes one id at a time and never cuts a character.
     pub fn stream(&self, special: SpecialText) -> TextStream<'_> {
@@ -119,28 +152,37 @@ impl Tokenizer {
     }
     /// The tokenizer as a Hugging Face `tokenizer.json`.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        let text = self.inner.to_string(true);
-        text.map(String::into_bytes).map_err(|e| Error::bad_data(format!("cannot write the tokenizer: {e}")))
+        self.guarded(|| self.inner.to_string(true)).map(String::into_bytes)
+    }
+
+    /// What the crate gives; its failures and its panics are bad data of this file.
+    fn guarded<T>(&self, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+        let error = match guarded(work) {
+            Ok(Ok(result)) => return Ok(result),
+            Ok(Err(error)) => invalid(&error.to_string()),
+            Err(Panicked) => contradictory(),
+        };
+        Err(match &self.origin {
+            Some(path) => error.file(path),
+            None => error,
+        })
     }
 }
 
-/// Parses `tokenizer.json`, without its truncation and padding: texts are cut by us.
-fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer> {
-    // The library indexes and unwraps on some malformed files; a file must not end the process.
-    let parsed = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(json)));
-    let mut inner = match parsed {
-        Ok(Ok(inner)) => inner,
-        Ok(Err(e)) => return Err(invalid(&e.to_string())),
-        Err(_) => return Err(invalid("its parts contradict each other")),
-    };
-    inner.with_padding(None);
-    inner.with_truncation(None).map_err(|e| invalid(&e.to_string()))?;
-    Ok(inner)
+fn invalid(problem: &str) -> Error {
+    Error::bad_data(format!("the tokenizer is not valid: {}", one_line(problem)))
+        .next("take the tokenizer from the model's page again")
 }
 
-fn invalid(problem: &str) -> Error {
-    Error::bad_data(format!("the tokenizer is not valid: {problem}"))
-        .next("take tokenizer.json from the model's page again")
+/// What the crate panics on.
+fn contradictory() -> Error {
+    invalid("its parts contradict each other")
+}
+
+/// What is no damage, but nothing that a supported model has.
+fn refused(what: String) -> Error {
+    Error::bad_data(format!("the tokenizer has what no supported family has: {}", one_line(&what)))
+        .next("use a model of a supported family with the tokenizer that it was published with")
 }
 
 fn no_tokenizer(folder: &Path) -> Error {

@@ -7,6 +7,9 @@
 use super::{SpecialText, Tokenizer};
 use crate::error::Result;
 
+/// Most tokens that are held back: the bytes of a character are four, and some tokens say nothing.
+const HELD: usize = 16;
+
 /// Turns ids into text one at a time.
 #[derive(Debug)]
 pub struct TextStream<'a> {
@@ -26,7 +29,8 @@ impl<'a> TextStream<'a> {
         self.ids.push(id);
         let new = self.pending()?;
         // U+FFFD at the end is most likely a character whose bytes are not all there yet.
-        if new.is_empty() || new.ends_with('\u{fffd}') {
+        let held = self.ids.len() - self.done;
+        if held < HELD && (new.is_empty() || new.ends_with('\u{fffd}')) {
             return Ok(String::new());
         }
         self.ids.drain(..self.done);
@@ -38,6 +42,12 @@ impl<'a> TextStream<'a> {
         let rest = self.pending()?;
         self.ids.clear();
         Ok(rest)
+    }
+
+    /// Tokens that the next step decodes again.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.ids.len()
     }
 
     fn pending(&self) -> Result<String> {

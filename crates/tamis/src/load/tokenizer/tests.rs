@@ -7,6 +7,9 @@ use super::*;
 use crate::load::gguf::GgufFile;
 use crate::load::testdata;
 
+mod hostile;
+mod sketches;
+
 fn vocabulary(name: &str) -> Option<(Tokenizer, PathBuf)> {
     let path = testdata::data(&format!("tokenizers/ggml-vocab/ggml-vocab-{name}.gguf"))?;
     let file = GgufFile::open(&path).unwrap();
@@ -83,9 +86,9 @@ fn smollm2_gguf_encodes_as_its_tokenizer_json() {
     assert_eq!(gguf.encode(chat, AddSpecial::AsTrained).unwrap()[0], 1);
     assert_eq!((gguf.bos(), gguf.adds_bos(), gguf.vocab_size()), (Some(1), false, 49_152));
     assert_eq!(gguf.eos(), [2, 0]);
-    let again = parse(&gguf.to_json().unwrap()).unwrap();
+    let again = Tokenizer::from_json(&gguf.to_json().unwrap()).unwrap();
     assert_eq!(
-        again.encode_fast(chat, true).unwrap().get_ids(),
+        again.encode(chat, AddSpecial::AsTrained).unwrap(),
         gguf.encode(chat, AddSpecial::AsTrained).unwrap()
     );
 }
@@ -103,5 +106,42 @@ fn stories_tokenizer_streams_its_own_text() {
         let mut parts: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
         parts += &stream.finish().unwrap();
         assert_eq!(parts, text);
+    }
+}
+
+/// What the crate makes of a file by itself. It writes both down in the same way where they are the same.
+fn agrees_with_the_crate(json: &[u8], texts: &[&str]) {
+    let (ours, theirs) =
+        (Tokenizer::from_json(json).unwrap(), tokenizers::Tokenizer::from_bytes(json).unwrap());
+    assert!(ours.to_json().unwrap() == theirs.to_string(true).unwrap().into_bytes());
+    for (text, special) in texts.iter().flat_map(|t| [(t, AddSpecial::Nothing), (t, AddSpecial::AsTrained)]) {
+        let ids = ours.encode(text, special).unwrap();
+        let want = theirs.encode(*text, special == AddSpecial::AsTrained).unwrap();
+        assert_eq!(ids, want.get_ids(), "{text:?}");
+        assert_eq!(ours.decode(&ids, SpecialText::Keep).unwrap(), theirs.decode(&ids, false).unwrap());
+    }
+}
+
+const TEXTS: [&str; 4] = [
+    "",
+    "Once upon  a time,\n\tthere were 12.5 cafe\u{301}s",
+    "<s>[INST] 日本 🙂 [/INST]",
+    " \u{feff}x\r\n ",
+];
+
+#[test]
+fn files_of_models_are_read_as_the_crate_reads_them() {
+    agrees_with_the_crate(include_bytes!("../../../../tamis-cli/assets/nano-model/tokenizer.json"), &TEXTS);
+    for file in ["tokenizers/smollm2/tokenizer.json", "models/stories260K/tokenizer.json"] {
+        let Some(path) = testdata::data(file) else { continue };
+        agrees_with_the_crate(&std::fs::read(path).unwrap(), &TEXTS);
+    }
+}
+
+#[test]
+fn parts_of_every_family_are_read_as_the_crate_reads_them() {
+    for (name, json) in sketches::families() {
+        std::panic::catch_unwind(|| agrees_with_the_crate(json.to_string().as_bytes(), &TEXTS))
+            .unwrap_or_else(|_| panic!("{name}"));
     }
 }

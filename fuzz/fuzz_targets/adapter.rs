@@ -1,0 +1,4 @@
+//! See `tamis_fuzz::adapter`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tamis_fuzz::check(tamis_fuzz::adapter(bytes)));
