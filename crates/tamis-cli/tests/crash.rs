@@ -4,6 +4,7 @@
 //! `TAMIS_KILLS=50 cargo test -p tamis-cli --test crash` makes a campaign of 50 kills for every command.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +28,10 @@ fn run(arguments: &[String]) -> Output {
 fn code(arguments: &[String]) -> (Option<i32>, String) {
     let output = run(arguments);
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -137,10 +142,8 @@ fn campaign(name: &str, line: &str, (kills, seed): (usize, &mut u64)) {
         assert!(same, "{name}, kill {kill}: {:?} and not {:?}", found.keys(), whole.keys());
         std::fs::remove_dir_all(&output).unwrap();
     }
-    println!(
-        "{name}: {kills} kills of {:.1} s, {begun} after the output folder was begun",
-        time.as_secs_f64()
-    );
+    let seconds = time.as_secs_f64();
+    say(&format!("{name}: {kills} kills of {seconds:.1} s, {begun} after the output folder was begun"));
 }
 
 #[test]
@@ -166,19 +169,18 @@ impl Disk {
         if mount.is_ok_and(|output| output.status.success()) {
             return Some(Self(path, folder));
         }
-        println!("SKIPPED: a small file system cannot be mounted here, so no disk was full");
+        say("SKIPPED: a small file system cannot be mounted here, so no disk was full");
         None
     }
 
     /// Leaves this many bytes free.
     fn fill(&self, free: usize) -> PathBuf {
         let ballast = self.0.join("ballast");
-        let mut all = vec![0u8; 1 << 12];
+        let all = [0u8; 1 << 12];
         let mut file = std::fs::File::create(&ballast).unwrap();
-        while std::io::Write::write_all(&mut file, &all).is_ok() {}
+        while file.write_all(&all).is_ok() {}
         let length = file.metadata().unwrap().len() as usize;
         file.set_len(length.saturating_sub(free) as u64).unwrap();
-        all.clear();
         ballast
     }
 }
