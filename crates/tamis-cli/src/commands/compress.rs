@@ -29,7 +29,6 @@ pub(crate) fn run(args: &args::Compress, workers: &dyn Workers) -> anyhow::Resul
     let started = Instant::now();
     let recipe = recipe(args).map_err(|e| e.or_file(&args.recipe))?;
     let checkpoint = Checkpoint::open(&args.model)?;
-    checkpoint.check_carried()?;
     let calibration = args.calibration.as_deref().map(|file| calibrate(args, &recipe, &checkpoint, file));
     let ops = kernels(args.shared.threads, Mode::CALIBRATION)?.ops;
     let job = Job {

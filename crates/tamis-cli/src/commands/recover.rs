@@ -39,7 +39,6 @@ pub(crate) fn run(args: &args::Recover, workers: &dyn Workers) -> anyhow::Result
     }
     let (started, begin) = (Instant::now(), peak_memory().unwrap_or(0));
     let checkpoint = Checkpoint::open(&args.model)?;
-    checkpoint.check_carried()?;
     let teacher = args.teacher.as_deref().map(Checkpoint::open).transpose()?;
     let texts = texts(args, &checkpoint)?;
     let settings = settings(args, &texts, teacher.is_some());

@@ -92,6 +92,7 @@ impl Job<'_> {
     /// Errors where recipe, model and calibration do not fit each other: all that [`Job::run`] can know before it
     /// begins the output folder.
     pub fn check(&self) -> Result<()> {
+        self.checkpoint.check_carried()?;
         let mut plans = self.plans()?;
         if let Some(calibration) = &self.calibration {
             Walk::check_length(self.checkpoint.config(), &calibration.windows)?;

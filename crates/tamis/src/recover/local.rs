@@ -100,6 +100,7 @@ impl Reconstruction<'_> {
             return Err(Error::usage("the teacher has another shape than the model")
                 .next("use the dense model that this one was made from"));
         }
+        self.checkpoint.check_carried()?;
         self.settings.optimiser.check()
     }
 

@@ -197,16 +197,20 @@ impl Run<'_> {
     /// Refuses an output folder with something that is not to be replaced.
     pub(super) fn check_output(&self) -> Result<()> {
         let (resume, existing) = self.policy;
-        let publishing = checkpoint::publishing(self.output)?;
-        if publishing.map(|identity| Ok::<_, Error>(identity == self.identity()?.as_bytes())).transpose()?
-            != Some(true)
-        {
+        let is_own = match checkpoint::publishing(self.output)? {
+            Some(identity) => identity == self.identity()?.as_bytes(),
+            None => false,
+        };
+        if !is_own {
             check_finished(self.output, existing)?;
         }
         if resume == Resume::Auto && stages::are_begun(self.output)? {
             return Err(Error::usage("the folder holds an unfinished run in stages").file(self.output).next(
                 "give its command again, choose another output folder, or discard it: --resume never",
             ));
+        }
+        if self.settings.spec.method != Method::Lora {
+            self.checkpoint.check_carried()?;
         }
         if self.settings.spec.method != Method::Lora && !self.output.join(FOLDER).exists() {
             check_free(self.output, self.policy)?;

@@ -33,7 +33,6 @@ pub(super) fn run(args: &args::Recover) -> anyhow::Result<()> {
         Error::usage("a block learns from its dense original, and there is none").next("pass --teacher MODEL")
     })?;
     let (checkpoint, teacher) = (Checkpoint::open(&args.model)?, Checkpoint::open(teacher)?);
-    checkpoint.check_carried()?;
     let length = flags::length(args, &checkpoint)?;
     let stream =
         token_stream(&checkpoint, Documents::open(&args.data)?).map_err(|e| e.or_file(&args.data))?;
