@@ -104,7 +104,10 @@ pub fn compress_tensor(
             (made, (error, error))
         }
         Method::Rtn | Method::Gptq => quantise::linear(w, evidence, plan, threads)?,
-        Method::Keep => return Err(Error::defect("a linear that is kept is not compressed")),
+        Method::Keep => {
+            return Err(Error::usage("a linear that is kept is not compressed")
+                .next("leave it out, or choose another method"));
+        }
     };
     let receipt = Receipt { seconds: started.elapsed().as_secs_f64(), ..receipt(&made, errors, evidence) };
     Ok(Compressed { weight: made.weight, receipt })
@@ -174,7 +177,8 @@ fn check(w: &Weights<'_>, evidence: Option<&Evidence>, plan: &TensorPlan) -> Res
         return Err(Error::bad_data(format!("evidence of {size} inputs for {} input features", w.cols)));
     }
     if (evidence.damping(), evidence.order()) != (plan.damping, plan.order) {
-        return Err(Error::defect("evidence was prepared with another damping or order than the plan's"));
+        return Err(Error::usage("evidence was prepared with another damping or order than the plan's")
+            .next("prepare it with those of the plan"));
     }
     Ok(())
 }
