@@ -135,7 +135,7 @@ fn threads_that_there_is_no_room_for_are_refused() {
     let model = asset("nano-model");
     let output = after(
         "ulimit -v 1000000",
-        &["generate", &model, "--prompt", "Tom", "--max-tokens", "1", "--threads", "4000"],
+        &["generate", &model, "--prompt", "Tom", "--max-tokens", "1", "--threads", "1000"],
     );
     let text = told(&output);
     assert!(output.status.code() == Some(4) && text.contains("pass --threads"), "{text}");
@@ -211,7 +211,7 @@ fn what_no_machine_can_hold_is_planned_and_refused() {
     let model = asset("nano-model");
     let output = after(
         "true",
-        &["bench", &model, "-p", "0", "-n", "1", "-d", "16777000", "-b", "16000000", "--cache", "f32"],
+        &["bench", &model, "-p", "0", "-n", "1", "-d", "16777000", "-b", "1048576", "--cache", "f32"],
     );
     assert!(output.status.code() == Some(4), "{}", told(&output));
 }

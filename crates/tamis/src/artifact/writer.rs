@@ -185,7 +185,6 @@ impl Writer {
             work.clear()?;
         }
         work.resume(identity)?;
-        atomic::remove_leftovers(folder)?;
         Ok(Self { folder: folder.to_path_buf(), identity: identity.clone(), work })
     }
 

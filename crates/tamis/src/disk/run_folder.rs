@@ -31,13 +31,15 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Creates the folder `name` in `output`. Errors: a link in its place; another process works there.
+    /// Creates the folder `name` in `output`, and removes unfinished files that a killed run has left in both. Errors: a
+    /// link in its place; another process works there.
     pub(crate) fn create(output: &Path, name: &str) -> Result<Self> {
         create_folder(output)?;
         let path = inside(output, name)?;
         create_folder(&path)?;
         atomic::sync_folder(&path)?;
         let lock = Lock::take(&inside(&path, LOCK)?)?;
+        atomic::remove_leftovers(output)?;
         atomic::remove_leftovers(&path)?;
         Ok(Self { path, _lock: lock })
     }
@@ -132,6 +134,7 @@ mod tests {
         for (identity, told) in [("a", Some(7)), ("b", None)] {
             let folder = RunFolder::create(dir.path(), ".run").unwrap();
             fs::create_dir_all(folder.entry("2").unwrap().join("deep")).unwrap();
+            fs::write(dir.path().join(".curve.svg.tamis-tmp-1"), "half").unwrap();
             atomic::write(&folder.entry("record.json").unwrap(), b"{}").unwrap();
             folder.report("a", &7).unwrap();
             drop(folder);

@@ -173,8 +173,7 @@ impl Training {
 impl Plan {
     /// Reads a file.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let invalid = |e: Error| if e.kind() == Kind::BadData { e.of_kind(Kind::Recipe) } else { e };
-        Self::parse(&read_text(path, MAX_BYTES).map_err(invalid)?, path)
+        Self::parse(&read_text(path, MAX_BYTES)?, path)
     }
 
     /// Reads a text that came from `origin`. Errors name the line.
