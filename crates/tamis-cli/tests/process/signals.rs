@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::setup::{Setup, WRITING, message, run, tamis};
 
 /// Moments of every command.
-const MOMENTS: u32 = 20;
+const MOMENTS: u32 = 8;
 /// The bit of SIGINT in the masks of `/proc`.
 const INTERRUPT: u64 = 1 << 1;
 
